@@ -31,9 +31,9 @@ class Verb(NamedTuple):
     """A command that is imported when it was typed."""
 
     place: str
-    """`module:function` under `mandate.workers`."""
+    """`module:function` under `mandate.workers`; a group of verbs is a `Typer` in place of a function."""
     help: str
-    """The first paragraph of the function's docstring, for the list of all verbs."""
+    """The first paragraph of the function's docstring or of the group's help, for the list of all verbs."""
 
 
 VERBS: Mapping[str, Verb] = {
@@ -68,6 +68,7 @@ VERBS: Mapping[str, Verb] = {
         "cli.control:stop",
         "Let runs finish the call in hand, take back what has a compensation, and end as `stopped`.",
     ),
+    "plan": Verb("cli.plan:plan", "Check plans: steps of agents, tools and other plans; draw them."),
     "worker": Verb(
         "cli.worker:worker", "Serve agents until SIGTERM or Ctrl-C; a second one does not wait for what is going on."
     ),
@@ -178,8 +179,12 @@ def load_verb(name: str) -> Command:
     # What they made stays to the end.
     gc.freeze()
     gc.enable()
+    found = getattr(imported, function)
+    if isinstance(found, typer.Typer):
+        found.rich_markup_mode = MARKUP
+        return get_command(found)
     alone = typer.Typer(add_completion=False, rich_markup_mode=MARKUP)
-    alone.command(name)(getattr(imported, function))
+    alone.command(name)(found)
     return get_command(alone)
 
 

@@ -226,6 +226,7 @@ KEYS: Mapping[str, Convert] = {
     "jwks": _path,
     "openai_base_url": _url,
     "people": _path,
+    "plans": _path,
     "policies": _path,
     "providers": _path,
     "requester": _text,

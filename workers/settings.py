@@ -126,8 +126,11 @@ class Settings:
 
 
 def find_plans(settings: Settings) -> Path:
-    """Return the folder of plans."""
-    return settings.plans or settings.agents.parent / "plans"
+    """Return the folder of plans: that of the settings, else `plans` beside that of the agents."""
+    if settings.plans is not None:
+        return settings.plans
+    folder = settings.agents.parent if settings.agents.suffix in {".yaml", ".yml"} else settings.agents
+    return (folder if folder.name not in {"", ".."} else folder.resolve()).parent / "plans"
 
 
 def _named(environment: Mapping[str, str], variable: str) -> Path | None:

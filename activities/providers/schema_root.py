@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from pydantic import JsonValue
 
 from mandate.activities.providers.vendor_rules import ROOT_KEYS
-from mandate.activities.toolbox import json_pointer
 from mandate.workflows.contracts.base import JsonObject
+from mandate.workflows.rules import json_pointer
 
 _BRANCHES = ("anyOf", "oneOf")
 _INHERITED = ("title", "description", "additionalProperties", "patternProperties", "minProperties", "maxProperties")

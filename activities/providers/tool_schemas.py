@@ -15,10 +15,10 @@ from pydantic import JsonValue
 from mandate.activities.providers import schema_root
 from mandate.activities.providers.rawjson import Raw
 from mandate.activities.providers.vendor_rules import ROOT_KEYS, VendorRules
-from mandate.activities.toolbox import json_pointer
 from mandate.activities.toolbox.schema_names import Names, find_children, find_others
 from mandate.workflows.contracts.base import JsonObject
 from mandate.workflows.contracts.tool import ToolDefinition
+from mandate.workflows.rules import json_pointer
 from mandate.workflows.rules.plain_text import shorten
 
 TOLD_CHARACTERS = 600

@@ -25,7 +25,6 @@ schema_cost: cost of a check by schema
 schema_names: names that a schema knows
 schema_types: types as a schema declares
 closed_schemas: schemas without undeclared names
-json_pointer: references inside a schema
 redaction: sensitive arguments, struck out
 forms: forms for people, and their answers
 dialogues: questions of servers, in the store

@@ -11,8 +11,8 @@ from urllib.parse import unquote
 
 from pydantic import JsonValue
 
-from mandate.activities.toolbox import json_pointer
 from mandate.workflows.contracts.base import JsonObject
+from mandate.workflows.rules import json_pointer
 
 MAX_STEPS = 20_000
 """Keywords, names and values of a schema, with all that it refers to in place of each reference."""

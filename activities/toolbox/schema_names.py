@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 
 from pydantic import JsonValue
 
-from mandate.activities.toolbox import json_pointer
 from mandate.workflows.contracts.base import JsonObject
+from mandate.workflows.rules import json_pointer
 
 MOST_PLACES = 5000
 """Places of one schema that are read: a stranger's could branch without end."""

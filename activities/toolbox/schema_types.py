@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from pydantic import JsonValue
 
-from mandate.activities.toolbox import json_pointer
 from mandate.workflows.contracts.base import JsonObject
+from mandate.workflows.rules import json_pointer
 
 _INT64_END = 2**63
 _NUMBERS = frozenset({"integer", "number"})

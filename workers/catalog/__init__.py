@@ -5,6 +5,7 @@ agents: agent files
 earlier_agents: agents of earlier files
 tools: entries of `tools`
 children: agents as tools of agents
+plans: plan files
 plan_members: plans as agents without models
 mcp_acceptance: words of MCP servers, accepted
 provider_tools: tools as the models' vendors take them

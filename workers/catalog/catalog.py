@@ -4,16 +4,19 @@ import asyncio
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 
 from mandate.activities.documents import Document, Fault, in_order
-from mandate.activities.files import FileError, read_spec
+from mandate.activities.files import FileError
 from mandate.activities.toolbox import builtin
 from mandate.workers.catalog import children, mcp_acceptance, plan_members, provider_tools
-from mandate.workers.catalog.agents import AgentFile, Scan, agent_paths, find_unknown_providers, scan_agents
+from mandate.workers.catalog import plans as catalog_plans
+from mandate.workers.catalog.agents import AgentFile, Scan, find_unknown_providers, scan_agents
 from mandate.workers.catalog.checks import AgentChecks
 from mandate.workers.catalog.children import Linked, Member
 from mandate.workers.catalog.endpoints import Endpoints
+from mandate.workers.catalog.plans import PlanScan
 from mandate.workers.catalog.policies import PlacedRule, Policies, PolicyFile, policy_folder
 from mandate.workers.catalog.prices import AgentPrices
 from mandate.workers.catalog.rule_matches import find_misses, find_unknown, find_vain_matches
@@ -22,13 +25,14 @@ from mandate.workers.secrets import Secrets
 from mandate.workflows.contracts.agent import AgentSpec, PinnedAgent
 from mandate.workflows.contracts.base import Digest
 from mandate.workflows.contracts.context import ContextSpec
-from mandate.workflows.contracts.faults import Place
+from mandate.workflows.contracts.faults import Place, key_path
 from mandate.workflows.contracts.plan import PlanSpec
 from mandate.workflows.contracts.policy import Rule
 from mandate.workflows.contracts.route import Route, RouteEntry, list_places
 from mandate.workflows.contracts.tool import Tool, ToolDefinition
 from mandate.workflows.contracts.tool_entry import AgentTool, McpTools
-from mandate.workflows.rules import policy
+from mandate.workflows.rules import plan_targets, policy
+from mandate.workflows.rules.plans import find_faults
 
 AGENTS = Path("deploy/agents")
 """Folder of agents that are made in code, if they had files."""
@@ -113,7 +117,7 @@ class Catalog:
             policies: Folder of shared policies; `None`: `policies` beside the folder of the agents.
             project: Folder of `mandate.yaml`.
             endpoints: Providers that the models of the agents may name beside those that are built in.
-            plans: Folder of plans; none if left out.
+            plans: Folder of plans, or the file of one; none if left out.
 
         Raises:
             FileError: all faults of all agents; none of them is loaded then.
@@ -121,11 +125,16 @@ class Catalog:
         known = endpoints or Endpoints()
         scan = _scan(source, project, known)
         files = [*scan.files, *_find_children(source, scan.files)]
-        planned = _scan_plans(plans, {file.spec.name: file.spec for file in files})
-        specs = {file.spec.name: file.spec for file in (*files, *(file for file, _ in planned.files))}
+        planned = catalog_plans.scan_plans(plans) if plans is not None else PlanScan()
+        agents = {file.spec.name: file.spec for file in files}
+        as_agents = [AgentFile(file.path, plan_members.to_agent(file.spec), file.document) for file in planned.files]
+        specs = {file.spec.name: file.spec for file in (*files, *as_agents)}
         shared = Policies(policy_folder(source if isinstance(source, Path) else AGENTS, policies))
         drafts = [_Draft(file, secrets, shared, known) for file in files]
-        drafts += [_Draft(file, secrets, shared, known, plan) for file, plan in planned.files]
+        drafts += [
+            _Draft(as_agent, secrets, shared, known, plan_members.fill_schemas(file.spec, agents))
+            for as_agent, file in zip(as_agents, planned.files, strict=True)
+        ]
         await asyncio.gather(
             *(draft.search.run(mcp, draft.list_builtins(builtins), draft.spec.output_schema, specs) for draft in drafts)
         )
@@ -133,19 +142,34 @@ class Catalog:
         for draft in drafts:
             draft.below = children.list_below(draft.spec.name, specs, tools)
         found = [*scan.faults, *planned.faults, *shared.faults()]
+        tools_of_plans = {
+            draft.plan.name: known_tools
+            for draft in drafts
+            if draft.plan is not None and (known_tools := plan_members.list_tools(draft.plan, draft.search)) is not None
+        }
+        found += catalog_plans.find_faults(planned, agents, tools_of_plans)
         for draft in drafts:
-            found += [*draft.search.faults, *draft.provider_faults(), *draft.rule_faults(), *draft.checked.faults()]
+            found += [
+                *draft.place(draft.search.faults, specs),
+                *draft.provider_faults(),
+                *draft.rule_faults(),
+                *draft.checked.faults(),
+            ]
             found += [*draft.priced.faults(), *draft.route_faults(), *draft.model_faults()]
-            found += children.find_faults(draft.document, draft.spec, specs)
+            if draft.plan is None:
+                found += children.find_faults(draft.document, draft.spec, specs)
         if not found and _is_whole(source):
             found += _shared_faults(shared, drafts)
         members = {} if found else {draft.spec.name: draft.pin() for draft in drafts}
         for draft in drafts if not found else ():
-            found += children.find_unsigned(draft.document, members[draft.spec.name], members, draft.spec)
+            unsigned = children.find_unsigned(draft.document, members[draft.spec.name], members, draft.spec)
+            found += draft.place(unsigned, specs)
         if found:
             raise FileError(found)
         family = children.Family(members)
-        warnings = in_order([warning for draft in drafts for warning in (*draft.search.warnings, *draft.warnings())])
+        of_drafts = (draft.place((*draft.search.warnings, *draft.warnings()), specs) for draft in drafts)
+        of_plans = catalog_plans.find_warnings(planned, agents, tools_of_plans)
+        warnings = in_order([*chain.from_iterable(of_drafts), *of_plans])
         named = {name: file for draft in drafts for name in draft.spec.policies if (file := shared.get(name))}
         offered = [draft for draft, _ in zip(drafts, scan.files, strict=False)]
         return cls(
@@ -162,16 +186,17 @@ class Catalog:
         """Return a plan that is data, made of agents and plans of this worker.
 
         Raises:
-            ValueError: it names what is not there, or has tools of its own; one sentence a fault.
+            ValueError: all that is wrong with it, or it has tools of its own; one sentence a fault.
         """
         assert self.family is not None
         if plan.tools or plan.policies:
             raise ValueError("tools: a plan as data names agents and plans of the workers; tools stand in plan files")
+        if strange := [step.tool for step in plan.steps if step.tool is not None]:
+            raise ValueError(f"steps: a plan as data has no tool {strange[0]!r}; it names agents and plans")
+        self._demand_sound(plan)
         spec = plan_members.to_agent(plan)
         entries = {entry.name or entry.agent: entry for entry in spec.tools if isinstance(entry, AgentTool)}
         tools = [children.define_tool(entry, self.specs) for entry in entries.values()]
-        if strange := [step.tool for step in plan.steps if step.tool is not None]:
-            raise ValueError(f"steps: a plan as data has no tool {strange[0]!r}; it names agents and plans")
         whole = PinnedAgent(
             name=plan.name,
             instructions=spec.instructions,
@@ -188,6 +213,18 @@ class Catalog:
         )
         kept = plan_members.fill_schemas(plan, self.specs)
         return self.family.link_made(Member(plan_members.pin_plan(whole, kept), entries))
+
+    def _demand_sound(self, plan: PlanSpec) -> None:
+        """Do nothing for a plan without faults; raise `ValueError` with all of them."""
+        agents = {
+            name: plan_targets.of_agent(spec)
+            for name, spec in self.specs.items()
+            if not name.startswith(plan_members.PREFIX)
+        }
+        known = {name: loaded.pinned.plan for name, loaded in self.plans.items()}
+        plans = {name: plan_targets.of_plan(spec) for name, spec in known.items() if spec is not None}
+        if found := find_faults(plan, agents=agents, tools={}, plans=plans):
+            raise ValueError("; ".join(f"{key_path(place)}: {message}" for place, message in found))
 
     def providers(self) -> set[str]:
         """Return the names of the model providers that the agents and their checks use."""
@@ -221,6 +258,10 @@ class _Draft:
     def list_builtins(self, definitions: tuple[ToolDefinition, ...]) -> tuple[ToolDefinition, ...]:
         """Return the built-in tools of the agent."""
         return (*definitions, builtin.GO_BACK) if self.spec.backtrack else definitions
+
+    def place(self, faults: Iterable[Fault], specs: Mapping[str, AgentSpec]) -> Iterable[Fault]:
+        """Return faults where people look for them: those of agents that a plan names at its steps."""
+        return faults if self.plan is None else plan_members.place_in_steps(faults, self.plan, self.document, specs)
 
     def model_faults(self) -> Iterator[Fault]:
         """Yield request fields that cannot be sent."""
@@ -397,28 +438,6 @@ def _find_children(source: Path | Iterable[AgentSpec], files: Sequence[AgentFile
         known.add(name)
         yield beside[name]
         named += [entry.agent for entry in beside[name].spec.tools if isinstance(entry, AgentTool)]
-
-
-@dataclass(frozen=True, slots=True)
-class _PlanScan:
-    files: tuple[tuple[AgentFile, PlanSpec], ...] = ()
-    faults: tuple[Fault, ...] = ()
-
-
-def _scan_plans(folder: Path | None, agents: Mapping[str, AgentSpec]) -> _PlanScan:
-    """Read the plans of a folder, each as the agent without models that it is."""
-    if folder is None or not folder.is_dir():
-        return _PlanScan()
-    files, faults = list[tuple[AgentFile, PlanSpec]](), list[Fault]()
-    for path in agent_paths(folder):
-        try:
-            plan, document = read_spec(path, PlanSpec)
-        except FileError as error:
-            faults += error.faults
-            continue
-        kept = plan_members.fill_schemas(plan, agents)
-        files.append((AgentFile(path, plan_members.to_agent(plan), document), kept))
-    return _PlanScan(tuple(files), tuple(faults))
 
 
 def _is_whole(source: Path | Iterable[AgentSpec]) -> bool:

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from google.protobuf import descriptor_pb2, descriptor_pool, struct_pb2, timestamp_pb2, wrappers_pb2
 from pydantic import JsonValue
 
-from mandate.activities.toolbox import json_pointer
 from mandate.workflows.contracts.base import JsonObject
 from mandate.workflows.contracts.tool import Tool
+from mandate.workflows.rules import json_pointer
 
 _Proto = descriptor_pb2.FieldDescriptorProto
 

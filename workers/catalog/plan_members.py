@@ -1,14 +1,21 @@
 """Plans as members of a catalog: each has tools, rules and people as an agent has, and steps in place of models."""
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Container, Iterable, Iterator, Mapping
 
+from mandate.activities.documents import Document, Fault
+from mandate.workers.catalog.tools import ToolResolver
 from mandate.workflows.contracts.agent import AgentSpec, PinnedAgent
 from mandate.workflows.contracts.plan import PlanSpec
 from mandate.workflows.contracts.tool_entry import AgentTool
+from mandate.workflows.rules import plan_targets
 from mandate.workflows.rules.plan_progress import name_tool
+from mandate.workflows.rules.plan_targets import Target
 
 PREFIX = "plan:"
 """Of the names of plans among those of agents."""
+
+_ENTRY = re.compile(r"tools\[(\d+)\]")
 
 
 def to_agent(plan: PlanSpec) -> AgentSpec:
@@ -42,6 +49,41 @@ def _list_entries(plan: PlanSpec) -> Iterator[AgentTool]:
             timeout=step.timeout,
             output_schema=step.output_schema if step.agent is not None else None,
         )
+
+
+def list_tools(plan: PlanSpec, search: ToolResolver) -> dict[str, Target] | None:
+    """Return the tools that steps of a plan may name, once they have been looked for; `None` if some are not known."""
+    if any(_find_entry(fault) < len(plan.tools) for fault in search.faults):
+        return None
+    found = {made.tool.name: made for made in search.tools}
+    own = (name for name, entry in search.entry_of.items() if entry < len(plan.tools))
+    return {name: plan_targets.of_tool(found[name]) for name in own if name in found}
+
+
+def place_in_steps(
+    faults: Iterable[Fault], plan: PlanSpec, document: Document, agents: Container[str]
+) -> Iterator[Fault]:
+    """Yield faults of the tools of a plan; those of agents and plans at the first step that names them.
+
+    Of those that are not among `agents` there is nothing to say: the plan's own faults tell that they are not there.
+    """
+    named = list[AgentTool](_list_entries(plan))
+    for fault in faults:
+        entry = _find_entry(fault) - len(plan.tools)
+        if entry < 0:
+            yield fault
+            continue
+        if named[entry].agent not in agents:
+            continue
+        names = [f"{PREFIX}{step.plan}" if step.agent is None else step.agent for step in plan.steps]
+        index = names.index(named[entry].agent)
+        yield document.fault(("steps", index, "plan" if plan.steps[index].agent is None else "agent"), fault.message)
+
+
+def _find_entry(fault: Fault) -> int:
+    """Return the entry of `tools` that a fault is about; -1 for any other."""
+    found = _ENTRY.match(fault.key)
+    return int(found[1]) if found is not None else -1
 
 
 def fill_schemas(plan: PlanSpec, agents: Mapping[str, AgentSpec]) -> PlanSpec:

@@ -18,6 +18,8 @@ edit: other arguments for a call
 chat: `mandate chat`, sessions
 live_text: text of a model as it comes
 control: `steer`, `pause`, `resume`, `stop`
+plan: `mandate plan`
+validate_plans: plans in words and drawings
 validate: `mandate validate`
 validate_agents: agents in words
 validate_costs: costs of agents in words

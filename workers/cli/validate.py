@@ -21,6 +21,7 @@ from mandate.workers.catalog.examples import call_schema
 from mandate.workers.catalog.file_kinds import FileKind, find_kind
 from mandate.workers.catalog.mcp_acceptance import Offer
 from mandate.workers.catalog.people import people_path
+from mandate.workers.catalog.plans import plan_schema
 from mandate.workers.catalog.policies import is_policy, policy_folder, policy_paths, policy_schema
 from mandate.workers.catalog.tools import AnnouncedWaits
 from mandate.workers.cli.errors import DONE, REFUSED, CliError
@@ -69,7 +70,7 @@ async def validate(
         bool,
         typer.Option(
             "--schema",
-            help="Print the JSON Schema of agent files (or: of `policy`, `call`, `budgets` or `providers` files).",
+            help="Print the JSON Schema of agent files, or of `policy`, `plan`, `call`, `budgets` or `providers`.",
         ),
     ] = False,
 ) -> int:
@@ -235,10 +236,11 @@ def _budgets(
 
 
 def _schema(words: list[Path]) -> dict[str, object]:
-    """Return the schema that is wanted: `--schema`, or with the word `policy`, `call`, `budgets` or `providers`."""
+    """Return the schema that is wanted: `--schema` alone is of agents, or of files of the kind that is named."""
     known = {
         "agent": agent_schema,
         "policy": policy_schema,
+        "plan": plan_schema,
         "call": call_schema,
         "budgets": budgets.budgets_schema,
         "providers": providers_schema,

@@ -7,6 +7,7 @@ inbox: requests of all runs
 rounds: questions to many runs
 trees: runs below a run
 messages: decisions and words, many at once
+patterns: plans of many agents, made by functions
 sessions: messages to sessions
 streams: texts of models, read along
 ag_ui: a run as events of AG-UI

@@ -11,9 +11,14 @@ routing: model of the next step, and why
 budget: reservations within limits
 budget_use: use of a run's limits
 children: shares and results of children
-plans: needs and faults of plans
-plan_progress: steps that begin, ends of plans
 price: cost of a call, and its bound
+plans: needs, levels and faults of plans
+plan_progress: steps that begin, ends of plans
+plan_targets: agents, tools and plans of steps
+plan_expressions: expressions of plans
+plan_drawing: plans as pictures
+plan_shares: shares of steps in a budget
+graphs: levels and cycles of what needs what
 patience: time for which calls are repeated
 local_activities: activities that run within a workflow task
 period_budgets: budgets that a run counts in
@@ -29,6 +34,7 @@ validation: pydantic's errors as sentences
 wording: calls and results in words, no refusals
 quantities: counted nouns, seconds
 plain_text: text without control characters
+json_pointer: references inside a schema
 surrogates: text that UTF-8 can carry
 redaction: sensitive arguments, masked
 names: names that read as one

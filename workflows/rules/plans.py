@@ -1,13 +1,146 @@
-"""Plans."""
+"""Plans: what each step needs, the order that follows, and all that is wrong with a plan before it begins."""
 
-import re
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
 
-from mandate.workflows.contracts.plan import PlanStep
+from mandate.workflows.contracts.faults import Located, Place, did_you_mean
+from mandate.workflows.contracts.plan import PlanSpec, PlanStep
+from mandate.workflows.rules import graphs, plan_shares
+from mandate.workflows.rules.cel import evaluation
+from mandate.workflows.rules.cel.evaluation import Unevaluable
+from mandate.workflows.rules.cel.shapes import list_names
+from mandate.workflows.rules.cel.variables import list_reads
+from mandate.workflows.rules.plan_expressions import (
+    STEPS,
+    PlanReader,
+    Reading,
+    find_constant,
+    list_expressions,
+)
+from mandate.workflows.rules.plan_targets import Misfit, Target, Targets, find_kind, find_misfits, find_place
+
+CACHED = 16_384
+"""Expressions whose references a process keeps: those of a few of the largest plans, which are asked for each move."""
+
+
+@lru_cache(maxsize=CACHED)
+def find_references(expression: str) -> frozenset[str]:
+    """Return the steps that an expression reads; none where it cannot be read."""
+    tree = evaluation.parse(expression)
+    if isinstance(tree, Unevaluable):
+        return frozenset()
+    return frozenset(read.key for read in list_reads(tree) if read.variable == STEPS and read.key is not None)
 
 
 def list_needs(step: PlanStep) -> frozenset[str]:
-    """Return the steps that a step needs."""
-    texts = [step.for_each, step.when]
-    texts += step.input.values() if isinstance(step.input, dict) else [step.input]
-    found = {name for text in texts if text for name in re.findall(r"\bsteps\.([A-Za-z][\w]*)", text)}
-    return frozenset({*step.depends_on, *found})
+    """Return the steps that must have ended before a step begins: those it depends on, and those it reads."""
+    read = (find_references(found.text) for found in list_expressions(step) if found.role != "success")
+    return frozenset(step.depends_on).union(*read)
+
+
+def map_needs(plan: PlanSpec) -> dict[str, frozenset[str]]:
+    """Return the steps that each step needs; only those that the plan has."""
+    ids = {step.id for step in plan.steps}
+    return {step.id: list_needs(step) & ids for step in plan.steps}
+
+
+def list_levels(plan: PlanSpec) -> tuple[tuple[str, ...], ...]:
+    """Return the steps in waves, each of which can run side by side once those before it have ended.
+
+    Steps of one wave are in the order of their ids. Those that wait for each other, and what needs them, are left out.
+    """
+    return graphs.list_levels(map_needs(plan))
+
+
+def find_faults(
+    plan: PlanSpec,
+    *,
+    agents: Mapping[str, Target] | None,
+    tools: Mapping[str, Target] | None,
+    plans: Mapping[str, Target] | None,
+) -> list[Located]:
+    """Return all that is wrong with a plan, each fault once with its place.
+
+    `agents`, `tools` and `plans` are all that its steps may name; what is `None` is not known, and not checked.
+    """
+    targets = Targets(agents, tools, plans)
+    reader, needs = PlanReader(plan, targets), map_needs(plan)
+    found: list[Located] = []
+    for index, step in enumerate(plan.steps):
+        readings = reader.read_step(step)
+        found += _place(index, _list_faults(step, targets, reader, readings, frozenset(needs)))
+    found += _describe_cycles(plan, needs)
+    if plan.output is not None:
+        found += ((("output",), fault) for fault in reader.read_output(plan.output).faults)
+    found += plan_shares.find_faults(plan, targets)
+    return list(dict.fromkeys(found))
+
+
+def find_warnings(
+    plan: PlanSpec,
+    *,
+    agents: Mapping[str, Target] | None,
+    tools: Mapping[str, Target] | None,
+    plans: Mapping[str, Target] | None,
+) -> list[Located]:
+    """Return what will probably not go well in a plan that has no faults; the arguments are those of `find_faults`."""
+    targets = Targets(agents, tools, plans)
+    reader, needs = PlanReader(plan, targets), map_needs(plan)
+    idle = {step.id for step in plan.steps if step.when is not None and find_constant(step.when) is False}
+    found: list[Located] = []
+    for index, step in enumerate(plan.steps):
+        misfits = _list_misfits(step, targets, reader, reader.read_step(step))
+        found += _place(index, ((find_place(step, one.key), one.message) for one in misfits if one.is_prose))
+        for needed in graphs.sort_names(needs[step.id] & idle):
+            message = f"needs step {needed!r}, which never runs, since its 'when' is false; its output is null"
+            found.append((("steps", index, *_find_need(step, needed)), message))
+    return list(dict.fromkeys(found))
+
+
+def _place(index: int, found: Iterator[Located]) -> Iterator[Located]:
+    """Yield faults within a step with their places in the plan."""
+    yield from ((("steps", index, *place), message) for place, message in found)
+
+
+def _list_faults(
+    step: PlanStep, targets: Targets, reader: PlanReader, readings: Mapping[Place, Reading], ids: frozenset[str]
+) -> Iterator[Located]:
+    if (unknown := targets.describe_unknown(step)) is not None:
+        yield (find_kind(step),), unknown
+    for position, name in enumerate(step.depends_on):
+        if name not in ids:
+            message = f"there is no step {name!r}{did_you_mean(name, ids)} there are {list_names(ids)}"
+            yield ("depends_on", position), message
+    for place, reading in readings.items():
+        yield from ((place, fault) for fault in reading.faults)
+    for misfit in _list_misfits(step, targets, reader, readings):
+        if not misfit.is_prose:
+            yield find_place(step, misfit.key), misfit.message
+
+
+def _list_misfits(
+    step: PlanStep, targets: Targets, reader: PlanReader, readings: Mapping[Place, Reading]
+) -> Iterator[Misfit]:
+    target = targets.find(step)
+    if target is not None:
+        yield from find_misfits(step, target, reader.find_given(step, readings))
+
+
+def _describe_cycles(plan: PlanSpec, needs: graphs.Needs) -> Iterator[Located]:
+    index = {step.id: position for position, step in enumerate(plan.steps)}
+    for cycle in graphs.find_cycles(needs):
+        first, second = cycle[0], cycle[1 % len(cycle)]
+        place = _find_need(plan.steps[index[first]], second)
+        if len(cycle) == 1:
+            message = f"the step {first!r} waits for itself"
+        else:
+            message = f"steps wait for each other: {' -> '.join((*cycle, first))}"
+        yield ("steps", index[first], *place), message
+
+
+def _find_need(step: PlanStep, needed: str) -> Place:
+    """Return where a step says, within itself, that it needs another."""
+    if needed in step.depends_on:
+        return ("depends_on", step.depends_on.index(needed))
+    reads = (found.place for found in list_expressions(step) if needed in find_references(found.text))
+    return next(reads, ())

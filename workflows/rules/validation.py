@@ -307,7 +307,7 @@ class _Fault:
             case origin if origin is Literal:
                 return " nor ".join(map(repr, get_args(plain)))
             case origin if origin is str:
-                return "a text" if plain is kind else "a name"
+                return "a name" if any(getattr(mark, "pattern", None) for mark in get_args(kind)[1:]) else "a text"
             case origin if origin is dict:
                 return self._mapping
             case origin if origin in {tuple, list}:
@@ -357,7 +357,8 @@ def _is_named(kind: object, label: str) -> bool:
     if get_origin(plain) is Literal:
         return label.startswith("literal[")
     name = getattr(get_origin(plain) or plain, "__name__", "").lower()
-    return re.match(rf"(?:constrained-)?{name}\b", label) is not None
+    # A validator of ours around it is part of the label.
+    return re.match(rf"(?:function-\w+\[\w+\(\), )?(?:constrained-)?{name}\b", label) is not None
 
 
 def _fits(kind: object, value: object) -> bool:

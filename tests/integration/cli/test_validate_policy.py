@@ -421,7 +421,7 @@ def test_sum_that_is_no_number_any_more_is_refused(project: Path, capsys: pytest
 @pytest.mark.parametrize(
     ("words", "title"),
     [([], "Mandate agent file"), (["agent"], "Mandate agent file"), (["policy"], "Mandate policy file"),
-     (["call"], "Mandate call file")],
+     (["call"], "Mandate call file"), (["plan"], "Mandate plan file")],
 )  # fmt: skip
 def test_schemas_are_printed(words: list[str], title: str, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = run(capsys, "--schema", *words)
@@ -433,5 +433,5 @@ def test_schema_of_nothing_known_is_refused(capsys: pytest.CaptureFixture[str]) 
     assert run(capsys, "--schema", "people") == (
         2,
         "",
-        ["error: --schema prints the schema of agent, policy, call, budgets, providers files, not 'people'"],
+        ["error: --schema prints the schema of agent, policy, plan, call, budgets, providers files, not 'people'"],
     )

@@ -4,7 +4,7 @@ The library is imported when the first condition is evaluated, so that processes
 What runs for each rule and value calls no `isinstance`: in workflows the sandbox makes it 20 times slower.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple, final
@@ -141,6 +141,21 @@ def _compile(text: str, names: tuple[str, ...]) -> _Program | Unevaluable:
         return _Program(expression, cost.count_loops(tree), growth.find_growth(tree))
     except Exception as error:  # noqa: BLE001 - the library has no class of errors of its own
         return Unevaluable(errors.explain(str(error), text))
+
+
+@lru_cache(maxsize=CACHED)
+def parse(text: str) -> cel_tree.Node | Unevaluable:
+    """Read an expression as a tree, whatever variables and functions it names; never raise."""
+    try:
+        return cel_tree.read(_environment(()).compile(text, disable_check=True).serialize())
+    except Exception as error:  # noqa: BLE001 - the library has no class of errors of its own
+        return Unevaluable(errors.explain(str(error), text))
+
+
+def check(text: str, names: Iterable[str]) -> Unevaluable | None:
+    """Return why an expression over variables of these names can be evaluated with no values at all; never raise."""
+    program = _compile(text, tuple(sorted(names)))
+    return program if type(program) is Unevaluable else None
 
 
 @lru_cache(maxsize=64)

@@ -10,8 +10,8 @@ if TYPE_CHECKING:
 CONSTANT, NAME, PART, CALL, LIST, OBJECT, LOOP = range(7)
 
 
-TEXT, BYTES = "text", "bytes"
-"""Names of constants that are no numbers."""
+TEXT, BYTES, TRUTH, NULL, WHOLE, DECIMAL = "text", "bytes", "truth", "null", "whole", "decimal"
+"""Names of constants."""
 
 
 class Node(NamedTuple):
@@ -19,20 +19,23 @@ class Node(NamedTuple):
 
     kind: int
     name: str = ""
-    """Of a variable, a function, or the variable of a loop; `TEXT` or `BYTES` of a constant that is one."""
+    """Of a variable, a function, the variable of a loop or a type of objects; the kind of a constant."""
     parts: "tuple[Node, ...]" = ()
-    """Operands in their order; of a loop: range, first value, condition, step, result."""
+    """Operands in their order; of an object its keys, then its values; of a loop: range, first value, condition, step,
+    result."""
     sum_name: str = ""
     """Name that a loop gives to what it has gathered so far."""
     text_bytes: int = 0
     """Of a constant."""
+    text: str = ""
+    """Of a constant that is one."""
 
 
 LOOP_RANGE, LOOP_FIRST, LOOP_CONDITION, LOOP_STEP, LOOP_RESULT = range(5)
 
 
 def read(serialized: bytes) -> Node:
-    """Read the tree of a compiled expression, as the library serializes it.
+    """Read the tree of an expression, as the library serializes it: one that it has checked, or only parsed.
 
     Raises:
         ValueError: it is in a form that is not known.
@@ -41,10 +44,11 @@ def read(serialized: bytes) -> Node:
     from google.protobuf.message import DecodeError  # noqa: PLC0415 - only for conditions
 
     try:
-        checked: Any = _message_class().FromString(Packed.FromString(serialized).value)
-    except DecodeError:
+        packed = Packed.FromString(serialized)
+        message: Any = _message_classes()[packed.type_url.rpartition(".")[2]].FromString(packed.value)
+    except (DecodeError, KeyError):
         raise ValueError("the library serializes conditions in another form") from None
-    return _node(checked.expr)
+    return _node(message.expr)
 
 
 def walk(node: Node) -> Iterator[Node]:
@@ -60,8 +64,9 @@ def _node(expr: Any) -> Node:
     match expr.WhichOneof("kind"):
         case "const_expr":
             constant = expr.const_expr
-            name = TEXT if constant.HasField("string_value") else BYTES if constant.HasField("bytes_value") else ""
-            return Node(CONSTANT, name, text_bytes=len(constant.string_value.encode()) + len(constant.bytes_value))
+            name = _CONSTANTS.get(constant.WhichOneof("kind"), "")
+            text = constant.string_value
+            return Node(CONSTANT, name, text_bytes=len(text.encode()) + len(constant.bytes_value), text=text)
         case "ident_expr":
             return Node(NAME, expr.ident_expr.name)
         case "select_expr":
@@ -74,7 +79,8 @@ def _node(expr: Any) -> Node:
             return Node(LIST, parts=tuple(map(_node, expr.list_expr.elements)))
         case "struct_expr":
             keys = [_node(entry.map_key) for entry in expr.struct_expr.entries if entry.HasField("map_key")]
-            return Node(OBJECT, parts=(*keys, *(_node(entry.value) for entry in expr.struct_expr.entries)))
+            values = (_node(entry.value) for entry in expr.struct_expr.entries)
+            return Node(OBJECT, expr.struct_expr.message_name, (*keys, *values))
         case "comprehension_expr":
             loop = expr.comprehension_expr
             parts = (loop.iter_range, loop.accu_init, loop.loop_condition, loop.loop_step, loop.result)
@@ -83,20 +89,39 @@ def _node(expr: Any) -> Node:
             raise ValueError(f"a condition has a part of unknown kind {unknown!r}")
 
 
+_CONSTANTS = {
+    "null_value": NULL,
+    "bool_value": TRUTH,
+    "int64_value": WHOLE,
+    "uint64_value": WHOLE,
+    "double_value": DECIMAL,
+    "string_value": TEXT,
+    "bytes_value": BYTES,
+}
+
 # Source: cel-spec, proto/cel/expr/{syntax,checked}.proto; what is not read here is left out.
 _MESSAGES: dict[str, dict[str, tuple[int, str, bool]]] = {
     "CheckedExpr": {"expr": (4, "Expr", False)},
-    "Constant": {"string_value": (6, "", False), "bytes_value": (7, "bytes", False)},
-    "Ident": {"name": (1, "", False)},
-    "Select": {"operand": (1, "Expr", False), "field": (2, "", False)},
-    "Call": {"target": (1, "Expr", False), "function": (2, "", False), "args": (3, "Expr", True)},
+    "ParsedExpr": {"expr": (2, "Expr", False)},
+    "Constant": {
+        "null_value": (1, "int32", False),
+        "bool_value": (2, "bool", False),
+        "int64_value": (3, "int64", False),
+        "uint64_value": (4, "uint64", False),
+        "double_value": (5, "double", False),
+        "string_value": (6, "string", False),
+        "bytes_value": (7, "bytes", False),
+    },
+    "Ident": {"name": (1, "string", False)},
+    "Select": {"operand": (1, "Expr", False), "field": (2, "string", False)},
+    "Call": {"target": (1, "Expr", False), "function": (2, "string", False), "args": (3, "Expr", True)},
     "CreateList": {"elements": (1, "Expr", True)},
-    "CreateStruct": {"message_name": (1, "", False), "entries": (2, "Entry", True)},
+    "CreateStruct": {"message_name": (1, "string", False), "entries": (2, "Entry", True)},
     "Entry": {"map_key": (3, "Expr", False), "value": (4, "Expr", False)},
     "Comprehension": {
-        "iter_var": (1, "", False),
+        "iter_var": (1, "string", False),
         "iter_range": (2, "Expr", False),
-        "accu_var": (3, "", False),
+        "accu_var": (3, "string", False),
         "accu_init": (4, "Expr", False),
         "loop_condition": (5, "Expr", False),
         "loop_step": (6, "Expr", False),
@@ -114,10 +139,12 @@ _MESSAGES: dict[str, dict[str, tuple[int, str, bool]]] = {
 }
 
 _CHOICES = ("Expr", "Constant")
+_READ = ("CheckedExpr", "ParsedExpr")
 
 
 @lru_cache(maxsize=1)
-def _message_class() -> "type[Message]":
+def _message_classes() -> "dict[str, type[Message]]":
+    """Return the class of each message that is read, by its name."""
     from google.protobuf import descriptor_pb2, descriptor_pool, message_factory  # noqa: PLC0415 - only for conditions
 
     kinds = descriptor_pb2.FieldDescriptorProto
@@ -132,9 +159,11 @@ def _message_class() -> "type[Message]":
             if kind in _MESSAGES:
                 field_type.type, field_type.type_name = kinds.TYPE_MESSAGE, f".mandate.cel.{kind}"
             else:
-                field_type.type = kinds.TYPE_BYTES if kind else kinds.TYPE_STRING
+                field_type.type = getattr(kinds, f"TYPE_{kind.upper()}")
             if name in _CHOICES:
                 field_type.oneof_index = 0
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
-    return message_factory.GetMessageClass(pool.FindMessageTypeByName("mandate.cel.CheckedExpr"))
+    return {
+        name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{file.package}.{name}")) for name in _READ
+    }

@@ -3,7 +3,7 @@
 from typing import Annotated, Literal
 
 import pytest
-from pydantic import Field, Tag, ValidationError
+from pydantic import AfterValidator, Field, Tag, ValidationError
 from pydantic.types import Discriminator
 from pydantic_core import to_json
 
@@ -40,11 +40,21 @@ class Many(Spec):
     parts: tuple[Part, ...] = Field(min_length=1)
 
 
+def _refuse_blank(text: str) -> str:
+    if not text:
+        raise ValueError("must not be empty")
+    return text
+
+
+Text = Annotated[str, Field(max_length=9), AfterValidator(_refuse_blank)]
+
+
 class Whole(Spec):
     name: Name
     word_or_part: Literal["none"] | Part = "none"
     name_or_part: Name | Part | None = None
     open: JsonObject | str | None = None
+    text_or_texts: Text | dict[str, Text] | None = None
     shape: Annotated[Square | Circle, Field(discriminator="kind")] | None = None
     groups: tuple[Annotated[Annotated[Many, Tag("many")] | Annotated[Part, Tag("one")], Discriminator(_kind)], ...] = ()
     named: dict[Name, Part] = Field(default={}, alias="by")
@@ -76,6 +86,9 @@ def told(value: object) -> list[str]:
         ),
         ({"name_or_part": {"size": 10}}, ["name_or_part.size: 10: must be at most 9 [10]"]),
         ({"open": [1]}, ["open: a list is neither a mapping nor a text [a list]"]),
+        ({"text_or_texts": 5}, ["text_or_texts: 5 is neither a text nor a mapping [5]"]),
+        ({"text_or_texts": {"a": 5}}, ["text_or_texts.a: 5 is not a text; put it in quotes [5]"]),
+        ({"text_or_texts": ""}, ["text_or_texts: '': must not be empty ['']"]),
         ({"shape": {}}, ["shape: has no key 'kind'; it is one of square, circle []"]),
         ({"shape": {"kind": "ball"}}, ["shape.kind: 'ball' is not one of square, circle ['ball']"]),
         ({"shape": {"kind": "square", "side": {"size": "1"}}}, ["shape.side.size: '1' is not a whole number ['1']"]),

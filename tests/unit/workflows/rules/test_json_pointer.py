@@ -3,7 +3,7 @@
 import pytest
 from pydantic import JsonValue
 
-from mandate.activities.toolbox import json_pointer
+from mandate.workflows.rules import json_pointer
 
 ROOT: JsonValue = {"$defs": {"a/b": {"m~n": 1}, "é x": 2, "list": [3, {"deep": 4}]}, "": 5}
 
