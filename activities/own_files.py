@@ -83,8 +83,7 @@ def collect_named(agents: Iterable[PinnedAgent]) -> OwnFiles:
                 case _:
                     pass
         checks.update(check.python for check in agent.checks if check.python is not None)
-        models = (*agent.models, *agent.models_allowed, *(name for check in agent.checks for name in check.route))
-        scripts.update(model.partition(":")[2] for model in models if model.startswith("scripted:"))
+        scripts.update(model.partition(":")[2] for model in agent.models_asked if model.startswith("scripted:"))
     return OwnFiles(frozenset(functions), frozenset(checks), tuple(servers), headers, frozenset(scripts))
 
 

@@ -212,7 +212,7 @@ async def _open_activities(
     transcript, agents = TranscriptLog(blobs), PinnedAgents(blobs)
     loaded = catalog.agents.values()
     earlier = await earlier_agents.recall(settings.folder, settings.agents, [one.digest for one in loaded], agents)
-    own = collect_named([*earlier, *(one.pinned for one in loaded)])
+    own = collect_named([*earlier, *catalog.list_pinned()])
     limits = PeriodBudgets(blobs.store, budgets.open_budgets(settings).read)
     makers = providers.makers(settings, own, catalog.endpoints.by_name)
     models = ModelActivities(makers, agents, transcript, limits)

@@ -163,7 +163,8 @@ class Catalog:
         members = {} if found else {draft.spec.name: draft.pin() for draft in drafts}
         for draft in drafts if not found else ():
             unsigned = children.find_unsigned(draft.document, members[draft.spec.name], members, draft.spec)
-            found += draft.place(unsigned, specs)
+            unpriced = children.find_unpriced(draft.document, draft.spec, members, specs)
+            found += draft.place((*unsigned, *unpriced), specs)
         if found:
             raise FileError(found)
         family = children.Family(members)
@@ -228,7 +229,13 @@ class Catalog:
 
     def providers(self) -> set[str]:
         """Return the names of the model providers that the agents and their checks use."""
-        return {model.partition(":")[0] for loaded in self.agents.values() for _, model in loaded.models()}
+        return {model.partition(":")[0] for agent in self.list_pinned() for model in agent.models_asked}
+
+    def list_pinned(self) -> list[PinnedAgent]:
+        """Return all agents that runs may have here: those that are offered, and those that may work below them."""
+        offered = (*self.agents.values(), *self.plans.values())
+        below = {digest: content for loaded in offered for digest, content in loaded.below.items()}
+        return [*(loaded.pinned for loaded in offered), *map(PinnedAgent.model_validate_json, below.values())]
 
 
 class _Draft:

@@ -1,6 +1,7 @@
 """Agents as tools of agents: what the model is told of one, and what it works under as a child."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
 from mandate.activities.documents import Document, Fault
@@ -112,6 +113,7 @@ class Family:
     def __init__(self, members: Mapping[str, Member]) -> None:
         self._members = members
         self._roots: dict[str, Linked] = {}
+        self._adopted: dict[Digest, Linked] = {}
 
     def link(self, name: str) -> Linked:
         """Return an agent as runs keep it that a client starts."""
@@ -126,6 +128,7 @@ class Family:
     def _link(self, member: Member, above: Sequence[Rule]) -> Linked:
         """Return an agent that works under its own rules and those `above` it."""
         own = member.pinned
+        above = tuple(_rename(above, {rule.id for rule in own.policy}))
         handed_down = (*above, *_hand_down(own, above))
         below: dict[Digest, bytes] = {}
         tools = list[ToolDefinition]()
@@ -138,10 +141,18 @@ class Family:
             below |= {**child.below, child.digest: child.content}
             tool = made.tool.model_copy(update={"child": asked.model_copy(update={"digest": child.digest})})
             tools.append(made.model_copy(update={"tool": tool}))
-        return _write(own.model_copy(update={"tools": tuple(tools), "policy": (*above, *own.policy)}), below)
+        linked = {"tools": tuple(tools), "policy": (*above, *own.policy), "handed_down": len(above)}
+        return _write(own.model_copy(update=linked), below)
 
     def _adopt(self, entry: AgentTool, above: Sequence[Rule]) -> Linked:
         """Return the agent of an entry as it works as a child."""
+        terms = entry.model_dump(mode="json", include={"agent", "budget", "timeout", "output_schema"})
+        key = digest_of(canonical_json([terms, [rule.model_dump(mode="json") for rule in above]]))
+        if key not in self._adopted:
+            self._adopted[key] = self._adopt_anew(entry, above)
+        return self._adopted[key]
+
+    def _adopt_anew(self, entry: AgentTool, above: Sequence[Rule]) -> Linked:
         member, root = self._members[entry.agent], self.link(entry.agent)
         changes: dict[str, object] = {"budget": lower_budget(member.pinned.budget, entry)}
         if entry.output_schema is not None:
@@ -156,6 +167,18 @@ def _write(whole: PinnedAgent, below: dict[Digest, bytes]) -> Linked:
     content = canonical_json(whole.model_dump(mode="json"))
     # Read back, so that this worker has it in no other form than one that loads the blob.
     return Linked(PinnedAgent.model_validate_json(content), digest_of(content), content, below)
+
+
+def _rename(above: Sequence[Rule], own: AbstractSet[str]) -> Iterator[Rule]:
+    """Yield the rules of agents above under names that none of an agent's own rules has."""
+    taken = own | {rule.id for rule in above}
+    for rule in above:
+        if rule.id not in own:
+            yield rule
+            continue
+        name = _make_distinct(rule.id, taken)
+        taken = taken | {name}
+        yield rule.model_copy(update={"id": name})
 
 
 def _hand_down(agent: PinnedAgent, above: Sequence[Rule]) -> Iterator[Rule]:
@@ -177,13 +200,16 @@ def _hand_down(agent: PinnedAgent, above: Sequence[Rule]) -> Iterator[Rule]:
         yield rule.model_copy(update={**asked, "id": name})
 
 
-def _name_rule(agent: str, rule: str, taken: Iterable[str]) -> str:
+def _name_rule(agent: str, rule: str, taken: AbstractSet[str]) -> str:
     """Return the name of a rule in the agents below, where rules of their own have the same id."""
-    whole = f"{agent}--{rule}"
-    name, number = whole[:NAME_CHARACTERS], 1
+    return _make_distinct(f"{agent}--{rule}"[:NAME_CHARACTERS], taken)
+
+
+def _make_distinct(whole: str, taken: AbstractSet[str]) -> str:
+    name, number = whole, 1
     while name in taken:
         number += 1
-        name = f"{whole[: NAME_CHARACTERS - 4]}-{number}"
+        name = f"{whole[: NAME_CHARACTERS - 5]}-{number}"
     return name
 
 
@@ -243,6 +269,37 @@ def find_unsigned(
                 f"who asks for a run of {entry.agent!r} signs for it, and nobody signs for one of {spec.name!r}; "
                 "its decisions must be signed too (`people: {signature: required}`)",
             )
+
+
+def find_unpriced(
+    document: Document, spec: AgentSpec, members: Mapping[str, Member], specs: Mapping[str, AgentSpec]
+) -> Iterator[Fault]:
+    """Yield agents of an agent with a limit in money below which a model without a price works."""
+    if spec.budget.cost_usd is None:
+        return
+    for index, entry in enumerate(spec.tools):
+        if not isinstance(entry, AgentTool):
+            continue
+        for name in _list_names(entry.agent, specs):
+            # One with a limit of its own has that fault itself.
+            models = [pin.model for pin in members[name].pinned.route if pin.price is None]
+            if models and specs[name].budget.cost_usd is None:
+                yield document.fault(
+                    ("tools", index, "agent"),
+                    f"no price is known for {models[0]!r}, the model of {specs[name].name!r}, and 'budget' limits "
+                    f"'cost_usd' for all that works below; add 'price' in the 'models' of {specs[name].name!r}",
+                )
+
+
+def _list_names(name: str, specs: Mapping[str, AgentSpec]) -> list[str]:
+    """Return an agent and all that may work below it."""
+    found, waiting = {name: None}, [name]
+    while waiting:
+        for entry in specs[waiting.pop()].tools:
+            if isinstance(entry, AgentTool) and entry.agent not in found:
+                found[entry.agent] = None
+                waiting.append(entry.agent)
+    return list(found)
 
 
 def find_warnings(document: Document, spec: AgentSpec, tools: Iterable[Tool]) -> Iterator[Fault]:

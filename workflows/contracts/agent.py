@@ -1,5 +1,6 @@
 """An agent: as people write it, as a run pins it, and as the workflow holds it."""
 
+from collections.abc import Iterator
 from typing import Literal
 
 from pydantic import (
@@ -223,6 +224,18 @@ class PinnedAgent(Record):
     """Set for a plan, which has steps in place of models."""
     base: Digest | None = None
     """Of the agent as its file says, for one that works as a child under the rules of others."""
+    handed_down: int = 0
+    """Rules at the beginning of its policy that are those of the agents above it."""
+
+    @property
+    def models_asked(self) -> Iterator[ModelName]:
+        """Yield each model that it may ask, also in checks and for summaries; patterns are none."""
+        yield from self.models
+        yield from (model for model in self.models_allowed if not model.endswith("*"))
+        for check in self.checks:
+            yield from check.route
+        if self.context.summary is not None:
+            yield from self.context.summary.models
 
     def price(self, model: str) -> Price | None:
         """Return the price of a model as it was pinned."""
@@ -260,6 +273,8 @@ class AgentPin(Record):
     digest: Digest
     """Of the `PinnedAgent`."""
     base: Digest | None = None
+    """As of `PinnedAgent`."""
+    handed_down: int = 0
     """As of `PinnedAgent`."""
     models: tuple[ModelName, ...]
     route: tuple[RoutePin, ...] = ()

@@ -12,7 +12,7 @@ from mandate.workflows.contracts.state import Edit
 from mandate.workflows.contracts.tool import TURN_LIMIT_BYTES, CallRequest, Effect, SignedApproval, Tool, ToolResult
 from mandate.workflows.loop.resolutions import ClosedRequest
 from mandate.workflows.loop.run import Run
-from mandate.workflows.rules import decisions, needs, policy, recovery, redaction, totals, wording
+from mandate.workflows.rules import decisions, policy, recovery, redaction, totals, wording
 from mandate.workflows.rules.plain_text import cut
 
 ASK_PERSON = "ask_person"
@@ -46,7 +46,7 @@ def build_request(run: Run, request_id: str, index: int, verdict: Verdict) -> Re
         head=run.state.head,
         index=index,
         choices=CHOICES[kind],
-        needs=needs.list_needs(verdict, run.rules, run.state.agent.people, workflow.now()),
+        needs=run.list_needs(verdict),
         requested_at=workflow.now(),
     )
 
@@ -87,7 +87,7 @@ def judge_edit(run: Run, request: Request, edited: EditedCall) -> tuple[Verdict,
     run.state.totals = totals.reserve(before, tool, edited.arguments)
     if verdict.kind == "allow":
         return verdict, ()
-    return verdict, needs.list_needs(verdict, run.rules, run.state.agent.people, workflow.now())
+    return verdict, run.list_needs(verdict)
 
 
 def edit_digest(run: Run, request: Request, edited: EditedCall) -> Digest:

@@ -20,7 +20,7 @@ from mandate.workflows.contracts.tool import Tool
 from mandate.workflows.loop import approvals
 from mandate.workflows.loop.resolutions import ClosedRequest
 from mandate.workflows.loop.run import Run
-from mandate.workflows.rules import decisions, needs, wording
+from mandate.workflows.rules import decisions, wording
 
 _BREAK = "\n"
 
@@ -65,10 +65,7 @@ def build_request(
         index=index,
         choices=SERVER_CHOICES,
         # One person's word answers it.
-        needs=tuple(
-            need.model_copy(update={"quorum": 1, "rejections": 1})
-            for need in needs.list_needs(verdict, run.rules, run.state.agent.people, now)
-        ),
+        needs=tuple(need.model_copy(update={"quorum": 1, "rejections": 1}) for need in run.list_needs(verdict)),
         requested_at=now,
     )
 

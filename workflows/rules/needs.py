@@ -26,15 +26,21 @@ def make_readable(request: Request) -> Request:
     )
 
 
-def list_needs(verdict: Verdict, rules: Sequence[Rule], people: Asking, now: datetime) -> tuple[Need, ...]:
+def list_needs(
+    verdict: Verdict, rules: Sequence[Rule], people: Asking, now: datetime, *, handed_down: int = 0
+) -> tuple[Need, ...]:
     """Return one need for each rule that asks, in their order; one from `people` alone when no rule matched.
 
-    What a rule leaves out is as `people` has it, else one approval or one rejection within 24 hours, then denied.
+    What a rule leaves out is as `people` has it, else one approval or one rejection within 24 hours, then denied. The
+    first `handed_down` rules are those of agents above, whose people this agent does not know.
     """
     if not verdict.asking:
         return (_need(None, people, people, now),)
     by_id = {rule.id: rule for rule in rules}
-    return tuple(_need(name, by_id.get(name, people), people, now) for name in verdict.asking)
+    above = {rule.id for rule in rules[:handed_down]}
+    return tuple(
+        _need(name, by_id.get(name, people), Asking() if name in above else people, now) for name in verdict.asking
+    )
 
 
 def apply_expiry(need: Need, now: datetime) -> Need | None:
