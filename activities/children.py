@@ -32,14 +32,17 @@ from mandate.workflows.contracts.model import Usage
 from mandate.workflows.contracts.run import AGENT_WORKFLOW, PLAN_WORKFLOW, EffectEntry, EffectLog, RunResult, RunStatus
 from mandate.workflows.contracts.state import RunState
 from mandate.workflows.contracts.tool import AgentBinding, Tool
-from mandate.workflows.rules import plain_text, wording
-from mandate.workflows.rules.children import build_unknown
+from mandate.workflows.rules import budget, plain_text, redaction, wording
+from mandate.workflows.rules.children import build_unknown, list_ids
 from mandate.workflows.rules.result import sum_usage
 
 ENDING_SECONDS, ENDING_PAUSE_SECONDS = 5.0, 0.2
 """Time for a child that has said that it ends, and between looks at it."""
 
 REASON_CHARACTERS = 300
+
+MOST_MISSED = 20
+"""Numbers in a row without a child, after which no more are looked for."""
 
 
 class NoSuchCall(Exception):
@@ -55,6 +58,8 @@ class ChildStart:
     content: bytes
     """The agent as it is stored."""
     text: str
+    goal: str
+    """The same as people may see it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +69,14 @@ class AskedCall:
     tool: Tool
     binding: AgentBinding
     arguments: JsonObject
+
+    @property
+    def goal(self) -> str:
+        """The task as people may see it: nothing of an agent that is asked something sensitive."""
+        if not self.tool.sensitive:
+            return self.text
+        hidden = redaction.mask(self.arguments, self.tool.sensitive)
+        return canonical_json(hidden).decode()
 
     @property
     def text(self) -> str:
@@ -84,7 +97,9 @@ class AskedCalls:
         asked = await self.read(request.head, request.index, request.edited)
         assert asked.tool.child is not None
         digest = asked.tool.child.digest
-        return ChildStart(digest, await self._agents.get(digest), await self._transcript.blobs.get(digest), asked.text)
+        return ChildStart(
+            digest, await self._agents.get(digest), await self._transcript.blobs.get(digest), asked.text, asked.goal
+        )
 
     async def read(self, head: Digest, index: int, edited: Digest | None) -> AskedCall:
         """Return call number `index` of the turn at `head`, with the arguments that people put in place of its own.
@@ -123,6 +138,26 @@ class ChildActivities:
             return await self._find(request)
 
     async def _find(self, request: FindReport) -> ReportFound:
+        if request.known is None:
+            return await self._look_at(request)
+        own = activity.info().workflow_id or ""
+        missed, number = 0, 0
+        while missed < MOST_MISSED:
+            number += 1
+            missed += 1
+            for place, id_ in enumerate(list_ids(own, request.run, number, is_taken=False)):
+                found = await self._look_at(request.model_copy(update={"child": id_}))
+                if found.status == "gone":
+                    if place:
+                        break
+                    # It was not used where another run had the usual id of some child.
+                    continue
+                missed = 0
+                if found.status in {"running", "ended"} and id_ not in request.known:
+                    return found.model_copy(update={"child": id_})
+        return ReportFound(status="gone")
+
+    async def _look_at(self, request: FindReport) -> ReportFound:
         client = activity.client()
         newest = client.get_workflow_handle(request.child)
         try:
@@ -133,8 +168,9 @@ class ChildActivities:
             raise
         first = described.raw_description.workflow_execution_info.first_run_id or described.run_id
         with failures.translate_store_errors():
-            if not await self._is_child(client.get_workflow_handle(request.child, run_id=first), described, request):
-                return ReportFound(status="other")
+            own = await self._find_own(client.get_workflow_handle(request.child, run_id=first), described, request)
+            if own is None or not await self._is_for(own, request):
+                return ReportFound(status="other" if own is None else "sibling")
         if request.is_ending:
             described = await _wait_for_end(newest, described)
         if described.status is WorkflowExecutionStatus.RUNNING:
@@ -142,24 +178,27 @@ class ChildActivities:
         exact = client.get_workflow_handle(request.child, run_id=described.run_id)
         return ReportFound(status="ended", run_id=first, result=await self._read_end(exact, first))
 
-    async def _is_child(
+    async def _find_own(
         self, first: WorkflowHandle[Any, Any], described: WorkflowExecutionDescription, request: FindReport
-    ) -> bool:
-        """Return whether a run of the parent's chain has started this workflow for the same call."""
+    ) -> ChildRequest | None:
+        """Return with what a run of the parent's chain has started this workflow; `None` if none has."""
         if described.workflow_type not in (AGENT_WORKFLOW, PLAN_WORKFLOW):
-            return False
+            return None
         begun = await anext(first.fetch_history_events(page_size=1))
         its = begun.workflow_execution_started_event_attributes
         parent = its.parent_workflow_execution
         if parent.workflow_id != activity.info().workflow_id or len(its.input.payloads) != 1:
-            return False
+            return None
         (plain,) = await _decode(its.input.payloads)
         place = (described.namespace, request.child, parent.workflow_id, parent.run_id)
         if not await self._is_genuine("child", place, plain, begun):
-            return False
+            return None
         if await _find_chain(parent.workflow_id, parent.run_id) != request.run:
-            return False
-        start = ChildRequest.model_validate_json(plain.data)
+            return None
+        return ChildRequest.model_validate_json(plain.data)
+
+    async def _is_for(self, start: ChildRequest, request: FindReport) -> bool:
+        """Return whether a child was started for the same call."""
         if (start.head, start.index, start.edited) == (request.head, request.index, request.edited):
             return True
         try:
@@ -256,13 +295,26 @@ def _build(child: str, state: RunState | None, reason: str) -> RunResult:
         output=None,
         output_digest=None,
         reason=reason,
-        usage=sum_usage(state) if state is not None else Usage(),
+        usage=_sum_held(state) if state is not None else Usage(),
         head=state.head if state is not None else None,
         audit_head=None,
         effects=state.effects.model_copy(update={"last": ()}) if state is not None else EffectLog(),
         uncertain=uncertain,
         tainted=state is not None and state.tainted,
     )
+
+
+def _sum_held(state: RunState) -> Usage:
+    """Return what a run has used, with all that it held for calls and children under way: nobody knows more of them."""
+    held, calls = budget.sum_amounts(*state.ledger.held.values()), len(state.ledger.held)
+    beside = Usage(
+        model_calls=held.model_calls,
+        input_tokens=held.tokens,
+        cost_usd=held.cost_usd,
+        tool_calls=held.tool_calls,
+        assumed_calls=calls,
+    )
+    return sum_usage(state) + beside
 
 
 def _list_uncertain(child: str, state: RunState) -> Iterator[EffectEntry]:

@@ -215,7 +215,7 @@ class Origins:
             for index, call in enumerate(step.message.calls):
                 digest = _digest(agent, call, salt)
                 if digest is None:
-                    if step.number > number and (child := _find_child(agent, call, step.number, state)) is not None:
+                    if step.number >= number and (child := _find_child(agent, call, step.number, state)) is not None:
                         found.append(child)
                     continue
                 key = effects.compute_key(first_run_id, digest, counts[digest])
@@ -257,13 +257,21 @@ def _find_child(agent: PinnedAgent, call: CallPart, step: int, state: RunState) 
     except ValueError:
         return None
     line = wording.describe_call(call.tool, view, definition.tool.sensitive)
-    if not any(one.run is not None and (one.step, one.call) == (step, line) for one in state.effects.last):
+    is_open = any(
+        (other.tool, other.arguments) == (call.tool, view)
+        for index, other in enumerate(state.calls)
+        if index in state.children and state.step == step
+    )
+    stands = next(
+        (one for one in state.effects.last if (one.run is not None, one.step, one.call) == (True, step, line)), None
+    )
+    if stands is None and not is_open:
         return None
     return EarlierCall(
         digest=recovery.digest_call(call.tool, arguments.shorten_texts(view, arguments.SHOWN_BYTES)),
         line=line,
         step=step,
-        outcome="done",
+        outcome="unknown" if stands is None or stands.reason is not None else "done",
         text="the agent that did it has changed the world",
     )
 

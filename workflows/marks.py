@@ -15,6 +15,7 @@ from temporalio.api.common.v1 import Payload
 from temporalio.common import RawValue
 
 from mandate.workflows.contracts.marks import METADATA_KEY, Marked, MarkKind
+from mandate.workflows.rules import plain_text
 
 Place = tuple[str, ...]
 
@@ -63,7 +64,8 @@ def mark(kind: MarkKind, place: Place, value: BaseModel) -> RawValue:
     payload = workflow.payload_converter().to_payload(value)
     if kind == "report":
         # A parent's history has it: nothing but what is not as usual.
-        payload.data = value.__pydantic_serializer__.to_json(value, exclude_defaults=True)
+        content = value.__pydantic_serializer__.to_json(value, exclude_defaults=True)
+        payload.data = plain_text.escape_json(content.decode()).encode()
     functions = _functions()
     if functions is not None:
         payload.metadata[METADATA_KEY] = functions["mandate_sign"](kind, place, payload.data)
@@ -97,8 +99,8 @@ def claimed_store(given: object) -> str | None:
     content = given.content if isinstance(given, Marked) else given
     try:
         claimed: Any = json.loads(content) if isinstance(content, bytes) else content
-        store = claimed["agent"]["store"]
-    except (ValueError, TypeError, KeyError, RecursionError):
+        store = claimed["agent"]["store"] if isinstance(claimed.get("agent"), dict) else claimed["store"]
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
     return store if isinstance(store, str) else None
 

@@ -8,5 +8,7 @@ class WayBack(Record):
 
     to: int
     """The step whose results are the newest that the model knows then."""
-    note: str
+    note: str = ""
     """What the model is told in place of what it forgets."""
+    because: str | None = None
+    """Why the run goes back, where the note is written once the turn is over."""

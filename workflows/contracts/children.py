@@ -6,7 +6,7 @@ from typing import Literal
 from pydantic import AwareDatetime, ConfigDict
 
 from mandate.workflows.contracts.base import Digest, Name, Record
-from mandate.workflows.contracts.budget import BudgetRequest
+from mandate.workflows.contracts.budget import BudgetRequest, Limit
 from mandate.workflows.contracts.policy import RequesterIs
 from mandate.workflows.contracts.run import RunResult
 
@@ -46,6 +46,10 @@ class ChildRequest(Record):
     labels: dict[str, str] = {}
     budget: BudgetRequest | None = None
     """Limits of its share that are lower than those of its agent."""
+    lent: tuple[Limit, ...] = ()
+    """Limits that the parent has too: of these the child holds a part, which nobody raises."""
+    store: str = ""
+    """Id of the parent's store, whose keys the mark is made with."""
     tainted: bool = False
 
 
@@ -59,6 +63,8 @@ class ChildState(Record):
     depth: int
     """1 for a child of a run that nobody's agent started."""
     speaker: str | None = None
+    lent: tuple[Limit, ...] = ()
+    """As of `ChildRequest`."""
     reports: bool = False
     """The parent has continued as new: only a signal tells it that the child has ended."""
     heard: int = 0
@@ -115,13 +121,17 @@ class FindReport(Record):
     """The call that it is to be a child for; as of `ChildRequest`."""
     is_ending: bool = False
     """It has said that it ends: to be waited for a little."""
+    known: tuple[str, ...] | None = None
+    """The run's other children, if any other that was started for this call is looked for in place of `child`."""
 
 
 class ReportFound(Record):
     """Output of `find_report`."""
 
-    status: Literal["running", "ended", "other", "gone"]
-    """`other`: it was started for another call, or by somebody else; `gone`: nobody knows of it any more."""
+    status: Literal["running", "ended", "sibling", "other", "gone"]
+    """`sibling`: the run has started it for another call; `other`: it has not; `gone`: nobody knows of it any more."""
+    child: str = ""
+    """Workflow id of the one that was looked for; empty if that was named."""
     run_id: str = ""
     """First run id of its chain."""
     result: RunResult | None = None
@@ -134,5 +144,6 @@ HARD_STOP = timedelta(minutes=15)
 LOOK_AFTER = timedelta(hours=1)
 """Between looks of a parent for children whose ends are events of it: a reset may have cut one off."""
 
-LOOK_AGAIN = timedelta(minutes=10)
-"""Between looks of a parent that has continued as new for a child which may have ended without a word."""
+FIRST_LOOK, LOOK_AGAIN = timedelta(seconds=15), timedelta(minutes=10)
+"""Until a parent that has continued as new looks for a child which may have ended without a word, then twice as long
+each time, and at most."""

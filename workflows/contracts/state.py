@@ -304,6 +304,10 @@ class RunState(Record):
     """Children that have not reported, by position of their call in `calls`."""
     children_made: int = 0
     """Children so far; the next one is `c{children_made + 1}`."""
+    child_ids: dict[int, str] = {}
+    """Workflow ids of children that have not the usual one, by their numbers."""
+    child_ids_lost: bool = False
+    """A reset has made the run forget children, which are looked for before it starts another."""
     child_ids_taken: bool = False
     """Another run of this workflow id has had children of the usual names."""
     uncertain_below: tuple[EffectEntry, ...] = ()

@@ -202,7 +202,7 @@ class RunBudget:
         if model is not None and self.is_granted:
             size = CallSize(self._estimate(()), self._find_longest(model), self._find_price(model))
             kept = self._kept(size)
-        return find_share(self._state.ledger, self.limits, child, kept, time_left=self.find_time_left())
+        return find_share(self._state.ledger, self.limits, child, kept, time_left=self.find_waiting_left())
 
     def hold_share(self, key: str, share: Share) -> None:
         """Hold the share of a child until it has reported."""

@@ -16,6 +16,7 @@ from temporalio.exceptions import ActivityError, FailureError, WorkflowAlreadySt
 
 from mandate.workflows import marks, steps
 from mandate.workflows.contracts.children import (
+    FIRST_LOOK,
     HARD_STOP,
     LOOK_AFTER,
     LOOK_AGAIN,
@@ -39,6 +40,9 @@ from mandate.workflows.outcomes import Attempted
 from mandate.workflows.rules import children as rules
 from mandate.workflows.rules import effects, wording
 
+MOST_ID_BYTES = 1000
+"""Of a workflow id, as the server takes it."""
+
 CANCEL_PATIENCE = timedelta(seconds=10)
 """Time in which children of a cancelled run may end, so that it knows what they did."""
 
@@ -58,6 +62,9 @@ class Children:
         self._route = ModelRoute(run)
         self._watches: dict[str, asyncio.Task[None]] = {}
         """Of children that this part of the run has started."""
+        self._looks: dict[str, int] = {}
+        """How often each was looked for that this part of the run has not started."""
+        self._taking_up = asyncio.Lock()
         self._patrol: asyncio.Task[None] | None = None
 
     @property
@@ -104,6 +111,8 @@ class Children:
             speaker=self._run.speaker,
             labels=its.labels,
             budget=rules.find_lowered(share.limits, asked.share),
+            lent=rules.list_lent(self._budget.limits),
+            store=its.agent.store,
             tainted=its.tainted,
         )
         reason = await self._place(placed, request, number, share.limits.wall_time)
@@ -112,6 +121,7 @@ class Children:
             self._budget.settle_share(key, Usage(), is_known=True)
             return _refuse(reason)
         self._run.record_step(f"{placed.line}: {its.children[placed.index].id} begins")
+        self._run.note_time()
         self._begin_patrol()
         return None
 
@@ -129,6 +139,15 @@ class Children:
         made = OpenChild(
             number=number, id="", run_id="", begun_at=workflow.now(), due_at=due, resumes=its.control.tree_resumes
         )
+        if len(f"{own}/{run}/c{number}".encode()) > MOST_ID_BYTES:
+            return (
+                f"not started: the workflow id of the run has {len(own.encode())} bytes, and children need longer ones"
+            )
+        usual, *_ = rules.list_ids(own, run, number, is_taken=False)
+        if its.child_ids_lost:
+            its.children = {**its.children, placed.index: made.model_copy(update={"id": usual})}
+            if await self._take_up(placed.index):
+                return None
         for id_ in rules.list_ids(own, run, number, is_taken=its.child_ids_taken):
             its.children = {**its.children, placed.index: made.model_copy(update={"id": id_})}
             try:
@@ -138,9 +157,14 @@ class Children:
                 if found is None:
                     return f"not started: {id_} exists already, and nobody can say now what it is"
                 if found.status in {"running", "ended"}:
-                    self._keep(placed.index, run_id=found.run_id)
+                    self._keep_id(placed.index, id_, found.run_id)
                     return None
-                its.child_ids_taken = True
+                if found.status == "sibling":
+                    its.child_ids_lost = True
+                    if await self._take_up(placed.index):
+                        return None
+                else:
+                    its.child_ids_taken = True
                 continue
             except FailureError as error:
                 if is_cancelled_exception(error):
@@ -148,9 +172,27 @@ class Children:
                 return f"not started: {error.message}"
             run_id = handle.first_execution_run_id or ""
             self._watches[id_] = asyncio.create_task(self._watch(id_, run_id, handle))
-            self._keep(placed.index, run_id=run_id)
+            self._keep_id(placed.index, id_, run_id)
             return None
         return f"not started: the names of child {number} are taken by other runs"
+
+    async def _take_up(self, index: int) -> bool:
+        """Look for a child that was started for this call before a reset, under another number; wait for that one."""
+        its, child = self._run.state, self._run.state.children[index]
+        # Two that look at the same time would take up the same one.
+        async with self._taking_up:
+            begin = {one.number for one in its.children.values() if not one.run_id}
+            known = rules.list_known(workflow.info().workflow_id, its.children_made, its.child_ids, but=begin)
+            found = await self._look_up(self._ask_for(child.id, index).model_copy(update={"known": known}))
+            if found is None or found.status not in {"running", "ended"}:
+                return False
+            self._keep_id(index, found.child, found.run_id)
+            return True
+
+    def _keep_id(self, index: int, id_: str, run_id: str) -> None:
+        child = self._keep(index, id=id_, run_id=run_id)
+        if id_ != f"{workflow.info().workflow_id}/c{child.number}":
+            self._run.state.child_ids = {**self._run.state.child_ids, child.number: id_}
 
     async def _watch(self, child: str, run_id: str, handle: Any) -> None:
         """Wait for the end of a child that this part of the run has started."""
@@ -206,6 +248,7 @@ class Children:
                     timeout_summary=f"{child.id} may have ended",
                 )
             except TimeoutError:
+                self._looks[child.id] = self._looks.get(child.id, 0) + 1
                 await self._look_for(index)
 
     async def _find_result(self, index: int) -> RunResult | None:
@@ -269,13 +312,14 @@ class Children:
         """Return the time after which a child is looked up; `None` where its end is an event of this run."""
         if child.id in self._watches:
             return None
+        again = min(LOOK_AGAIN, FIRST_LOOK * float(2 ** min(self._looks.get(child.id, 0), 10)))
         if child.due_at is None:
-            return LOOK_AGAIN
-        return min(LOOK_AGAIN, max(child.due_at - workflow.now(), timedelta(seconds=1)))
+            return again
+        return min(again, max(child.due_at - workflow.now(), timedelta(seconds=1)))
 
     def _find_message(self, child: OpenChild) -> ParentMessage | None:
         """Return what a child has to be told next."""
-        control, number = self._run.state.control, child.messages + 1
+        control, number = self._run.state.control, self._next_number(child)
         if child.id not in self._watches and not child.reports:
             return ParentMessage(number=number, verb="report")
         level = 0
@@ -290,6 +334,10 @@ class Children:
         if halt is None and (child.paused or child.resumes < control.tree_resumes):
             return ParentMessage(number=number, verb="resume", by=ABOVE)
         return None
+
+    def _next_number(self, child: OpenChild) -> int:
+        """Return the number of the next message: after a reset the run does not know which it has sent."""
+        return max(int(workflow.now().timestamp() * 1000), child.messages + 1)
 
     async def _tell(self, index: int, message: ParentMessage) -> None:
         """Tell a child something; one that has ended is looked up."""
@@ -339,7 +387,9 @@ class Children:
         if its.plan is not None:
             its.plan.costs = {**its.plan.costs, index: result.usage.cost_usd}
         answer = rules.write_answer(child.id, result)
-        return Attempted(Outcome.NOT_DONE if answer.error else Outcome.DONE, answer)
+        # What it has done counts in the totals, whatever its end.
+        is_undone = answer.error and not result.effects.count and not result.uncertain
+        return Attempted(Outcome.NOT_DONE if is_undone else Outcome.DONE, answer)
 
     async def end(self) -> None:
         """Stop the children of a run that is being stopped, and take their reports in.
@@ -366,7 +416,7 @@ class Children:
     async def _cancel(self, index: int) -> None:
         child = self._run.state.children[index]
         if child.id not in self._watches and not child.reports:
-            await self._tell(index, ParentMessage(number=child.messages + 1, verb="report"))
+            await self._tell(index, ParentMessage(number=self._next_number(child), verb="report"))
         with suppress(FailureError):
             await workflow.get_external_workflow_handle(child.id).cancel()
 

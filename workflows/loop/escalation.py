@@ -147,6 +147,9 @@ class Escalations:
         if short.missing:
             lines.append(f"the next step would take up to {short.missing}")
         is_offered = not self._run.has(Change.OFFERS_RAISES) or rules_budget.can_be_raised(budget, short.limit)
+        if self._run.state.child is not None and short.limit in self._run.state.child.lent:
+            # Its parent holds no more for it.
+            is_offered = False
         if budget.raise_at_most is not None:
             lines.append(f"it may be raised to {rules_budget.describe_limits(budget.raise_at_most)} at most")
         lines += [f"done so far: {entry.call}" for entry in its.effects.last[-EFFECTS_SHOWN:]]

@@ -13,7 +13,7 @@ from mandate.workflows.loop.budget import RunBudget, find_needed, is_beyond, is_
 from mandate.workflows.loop.control import Control
 from mandate.workflows.loop.model_route import ModelRoute
 from mandate.workflows.loop.run import Run
-from mandate.workflows.rules import budget, state_text, wording
+from mandate.workflows.rules import backtrack, budget, state_text, wording
 
 
 class ModelCalls:
@@ -113,6 +113,9 @@ class ModelCalls:
 
     def _model_request(self, words: tuple[Words, ...], grant: Grant | None) -> ModelRequest:
         back = self._run.state.back
+        if back is not None and back.because is not None:
+            note = backtrack.write_note(self._run.state, back.to, back.because)
+            back = back.model_copy(update={"note": note, "because": None})
         # What is gone back from is not told.
         answers = (answer for answer in self._run.state.answers if answer is not None and back is None)
         return ModelRequest(

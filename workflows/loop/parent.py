@@ -25,6 +25,7 @@ def read_request(given: Marked) -> ChildRequest | ApplicationError:
     """Return what a parent asks of this run, or why it fails at once."""
     place = marks.own_place()
     if place is None or not marks.is_genuine_content("child", place, given, workflow.info().start_time):
+        marks.leave_to_others(marks.claimed_store(given))
         return ApplicationError(FOREIGN, type=FailureType.NOT_ASKED, non_retryable=True)
     return read_as(ChildRequest, given)
 
@@ -45,7 +46,7 @@ def begin(request: ChildRequest) -> ChildState:
     """Return the place of this run below its parent."""
     parent = workflow.info().parent
     assert parent is not None
-    return ChildState(parent=parent.workflow_id, depth=request.depth, speaker=request.speaker)
+    return ChildState(parent=parent.workflow_id, depth=request.depth, speaker=request.speaker, lent=request.lent)
 
 
 def take_message(run: Run, args: tuple[Any, ...]) -> ParentMessage | None:

@@ -154,7 +154,14 @@ class PeopleGate:
             return f"value: goes with raise, not with {decision.choice!r}" if decision.value is not None else None
         limits = self._run.state.budget or self._run.state.agent.budget
         rescue = self._run.state.rescue
-        return budget.find_value_fault(limits, decision.value, rescue.limit if rescue is not None else None)
+        fault = budget.find_value_fault(limits, decision.value, rescue.limit if rescue is not None else None)
+        child = self._run.state.child
+        if fault is not None or child is None or not isinstance(decision.value, dict):
+            return fault
+        held = next((name for name in child.lent if decision.value.get(name) is not None), None)
+        return (
+            None if held is None else f"value: {held}: is a share of {child.parent!r}, which holds no more for this run"
+        )
 
     def in_clear(self, request: str, value: JsonValue) -> str | None:
         """Return why a changed argument cannot be taken that is sensitive: what is taken in stays in the history."""

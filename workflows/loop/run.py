@@ -14,6 +14,7 @@ from mandate.workflows.contracts.base import JsonObject
 from mandate.workflows.contracts.changes import Change
 from mandate.workflows.contracts.model import Payer
 from mandate.workflows.contracts.policy import Rule, RunFacts, Verdict
+from mandate.workflows.contracts.request import Need
 from mandate.workflows.contracts.state import RunState
 from mandate.workflows.contracts.tool import CallRequest, Tool, ToolResult
 from mandate.workflows.loop import visibility
@@ -22,6 +23,7 @@ from mandate.workflows.rules import (
     backtrack,
     budget,
     local_activities,
+    needs,
     origins,
     policy,
     recovery,
@@ -206,7 +208,7 @@ class Run:
         if self._state is None or (self._state.budget or self._state.agent.budget).work_time is None:
             return
         ledger, now = self._state.ledger, workflow.now()
-        waits = bool(self._state.people.open) or self.status == "idle"
+        waits = bool(self._state.people.open) or self.status == "idle" or bool(self._state.children)
         is_waiting = self._state.control.paused is not None or (waits and not self.running)
         if is_waiting and ledger.waits_since is None:
             self._state.ledger = ledger.model_copy(update={"waits_since": now})
@@ -231,6 +233,11 @@ class Run:
     @property
     def rules(self) -> Sequence[Rule]:
         return self.state.agent.policy
+
+    def list_needs(self, verdict: Verdict) -> tuple[Need, ...]:
+        """Return whom a verdict asks from now on."""
+        its = self.state.agent
+        return needs.list_needs(verdict, its.policy, its.people, workflow.now(), handed_down=its.handed_down)
 
     def tool(self, name: str) -> Tool:
         tool = self.state.agent.tool(name)
@@ -272,7 +279,7 @@ class Run:
         """Begin the next request at an earlier step; all that was done stays part of the state."""
         branches = (*self.state.left_behind, (to + 1, self.state.step))
         self.state.left_behind = branches[-backtrack.BRANCHES_KEPT :]
-        self.state.back = WayBack(to=to, note=backtrack.write_note(self.state, to, because))
+        self.state.back = WayBack(to=to, because=because)
         self.record_step(f"goes back to step {to}: {wording.shorten(because, 120)}")
 
     def take_earlier(self, call: CallRequest) -> ToolResult | None:

@@ -1,12 +1,14 @@
 """Children of a run: the share of its budget that one gets, and what its result is to the parent."""
 
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import timedelta
 from decimal import ROUND_DOWN, Decimal
 from typing import Any
 
 from mandate.workflows.contracts.base import canonical_json
-from mandate.workflows.contracts.budget import Amount, Budget, BudgetRequest, Ledger
+from mandate.workflows.contracts.budget import Amount, Budget, BudgetRequest, Ledger, Limit
 from mandate.workflows.contracts.children import MOST_CHILDREN, MOST_DEPTH
 from mandate.workflows.contracts.model import Usage
 from mandate.workflows.contracts.run import EffectEntry, EffectLog, RunResult, RunStatus
@@ -14,7 +16,9 @@ from mandate.workflows.contracts.tool import ChildAgent, ToolResult
 from mandate.workflows.rules import budget as rules_budget
 from mandate.workflows.rules import quantities, wording
 
-UNCERTAIN_KEPT = 50
+UNCERTAIN_KEPT = 200
+UNKNOWN_BELOW = "of some of it the outcome is unknown"
+
 UNCERTAIN_TOLD = 10
 """Calls with an unknown outcome that the parent's model is told of."""
 
@@ -66,6 +70,11 @@ def find_share(
     return Share(asked_for, amount)
 
 
+def list_lent(limits: Budget) -> tuple[Limit, ...]:
+    """Return the limits of a run of which its children hold a part."""
+    return tuple(name for name in _LENT if getattr(limits, name) is not None)
+
+
 def find_lowered(limits: BudgetRequest, share: BudgetRequest) -> BudgetRequest | None:
     """Return those of a child's limits that its agent does not have by itself; `None` where there are none."""
     changed = {
@@ -76,7 +85,7 @@ def find_lowered(limits: BudgetRequest, share: BudgetRequest) -> BudgetRequest |
     return BudgetRequest.model_construct(**changed) if changed else None
 
 
-_LENT = ("model_calls", "tokens", "cost_usd", "tool_calls")
+_LENT: tuple[Limit, ...] = ("model_calls", "tokens", "cost_usd", "tool_calls")
 """What a run lends of its budget."""
 
 
@@ -121,7 +130,9 @@ def write_answer(id: str, result: RunResult) -> ToolResult:  # noqa: A002 - a ch
         return ToolResult(text=note, error=True, cause=cause)
     is_error = result.status not in {RunStatus.COMPLETED, RunStatus.EXHAUSTED}
     cause = "people" if is_error and result.status is RunStatus.STOPPED else None
-    text = result.output if isinstance(result.output, str) else canonical_json(result.output).decode()
+    text = ""
+    if result.output is not None:
+        text = result.output if isinstance(result.output, str) else canonical_json(result.output).decode()
     if result.output_digest is None:
         return ToolResult(text=text, note=note, error=is_error, cause=cause)
     return ToolResult(
@@ -131,9 +142,10 @@ def write_answer(id: str, result: RunResult) -> ToolResult:  # noqa: A002 - a ch
 
 def stand_for(child: EffectEntry, result: RunResult) -> EffectEntry | None:
     """Return the entry that stands for all effects of a child; `None` where it had none."""
-    if not result.effects.count:
+    if not result.effects.count and not result.uncertain:
         return None
-    return child.model_copy(update={"reason": None, "count": result.effects.count, "digest": result.effects.digest})
+    reason = UNKNOWN_BELOW if result.uncertain else None
+    return child.model_copy(update={"reason": reason, "count": result.effects.count, "digest": result.effects.digest})
 
 
 def name_uncertain(id: str, entries: tuple[EffectEntry, ...]) -> tuple[EffectEntry, ...]:  # noqa: A002
@@ -171,6 +183,12 @@ def list_ids(workflow_id: str, run: str, number: int, *, is_taken: bool) -> tupl
     own = f"{workflow_id}/{run[:8]}/c{number}"
     usual = () if is_taken else (f"{workflow_id}/c{number}",)
     return (*usual, own, *(f"{own}-{again}" for again in range(2, MOST_RESETS)))
+
+
+def list_known(workflow_id: str, made: int, ids: Mapping[int, str], *, but: AbstractSet[int]) -> tuple[str, ...]:
+    """Return the workflow ids of the first `made` children of a run, without those of the numbers `but`."""
+    numbers = (number for number in range(1, made + 1) if number not in but)
+    return tuple(ids.get(number, f"{workflow_id}/c{number}") for number in numbers)
 
 
 MOST_RESETS = 20

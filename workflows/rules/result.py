@@ -40,9 +40,12 @@ def build_result(
         uncertain=(*state.uncertain_below, *state.uncertain),
         tainted=state.tainted,
     )
-    while len(result.model_dump_json()) > RESULT_BYTES and result.effects.last:
+    while _size(result) > RESULT_BYTES and result.effects.last:
         fewer = result.effects.last[len(result.effects.last) // 2 + 1 :]
         result = result.model_copy(update={"effects": result.effects.model_copy(update={"last": fewer})})
+    while _size(result) > RESULT_BYTES and len(result.uncertain) > 1:
+        # Their own records have all of them.
+        result = result.model_copy(update={"uncertain": result.uncertain[: len(result.uncertain) * 3 // 4]})
     return result
 
 
@@ -62,9 +65,13 @@ def build_plan_result(result: RunResult, end: PlanEnd | None) -> PlanResult:
         steps=end.steps if end is not None else (),
         steps_digest=end.steps_digest if end is not None else None,
     )
-    while len(made.model_dump_json()) > RESULT_BYTES and made.steps:
+    while _size(made) > RESULT_BYTES and made.steps:
         made = made.model_copy(update={"steps": made.steps[: len(made.steps) // 2]})
     return made
+
+
+def _size(result: RunResult) -> int:
+    return len(result.model_dump_json().encode())
 
 
 def _build_output(resolution: Resolution, stored: ToolResult) -> tuple[Any, str | None]:
@@ -86,5 +93,7 @@ def sum_usage(state: RunState) -> Usage:
     """Return what a run has used, the calls of its tools included, by its children too."""
     limit = (state.budget or state.agent.budget).tool_calls
     # Beyond the limit are those that were not made.
-    own = state.ledger.tool_calls if limit is None else min(state.ledger.tool_calls, limit)
+    own = state.ledger.tool_calls
+    if limit is not None:
+        own = min(own, max(limit - state.usage.tool_calls, 0))
     return state.usage.model_copy(update={"tool_calls": state.usage.tool_calls + own})

@@ -69,7 +69,8 @@ def _describe_effect(entry: EffectEntry) -> str:
 
 
 def _list_uncertain(state: RunState) -> list[EffectEntry]:
-    return [*state.uncertain, *(unclear.entry for unclear in state.unclear.values())][-EFFECTS:]
+    own = (*state.uncertain, *(unclear.entry for unclear in state.unclear.values()))
+    return [*state.uncertain_below, *own][-EFFECTS:]
 
 
 def _describe_request(request: Request) -> str:
