@@ -64,6 +64,22 @@ class PlanActivities:
         move = await self._advance(request)
         return move.model_copy(update={"quick": stopwatch.is_quick})
 
+    async def read_steps(self, head: Digest, *, has_ended: bool) -> list[StepResult]:
+        """Return how each step of a plan stands whose conversation ends at `head`, in their order in the plan.
+
+        Raises:
+            BlobMissing, BlobCorrupted, StoreUnavailable: see there.
+            ValueError: it is the conversation of no plan.
+        """
+        chain = await self._transcript.load(head)
+        plan = (await self._agents.get(chain.segment.agent)).plan
+        if plan is None:
+            raise ValueError("it is the conversation of an agent, which has no steps")
+        given, calls = await self._read(plan, chain.conversation)
+        needs = {step.id: list_needs(step) for step in plan.steps}
+        move = Progress(plan, needs, given, calls, is_stopping=has_ended).advance()
+        return [_describe(plan, step.id, move) for step in plan.steps]
+
     async def _advance(self, request: AdvanceRequest) -> PlanMove:
         with failures.translate_store_errors():
             agent = await self._agents.get(request.agent)

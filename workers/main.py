@@ -68,7 +68,7 @@ VERBS: Mapping[str, Verb] = {
         "cli.control:stop",
         "Let runs finish the call in hand, take back what has a compensation, and end as `stopped`.",
     ),
-    "plan": Verb("cli.plan:plan", "Check plans: steps of agents, tools and other plans; draw them."),
+    "plan": Verb("cli.plan:plan", "Check, draw and run plans: steps of agents, tools and other plans."),
     "worker": Verb(
         "cli.worker:worker", "Serve agents until SIGTERM or Ctrl-C; a second one does not wait for what is going on."
     ),

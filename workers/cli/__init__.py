@@ -19,6 +19,7 @@ chat: `mandate chat`, sessions
 live_text: text of a model as it comes
 control: `steer`, `pause`, `resume`, `stop`
 plan: `mandate plan`
+plan_show: the steps of a run of a plan
 validate_plans: plans in words and drawings
 validate: `mandate validate`
 validate_agents: agents in words

@@ -99,7 +99,7 @@ async def run(
     if again and workflow_id is None:
         raise CliError("--again goes with --id, and starts another run under that id")
     asked, origin = read_input(text, input_file, input_json), _read_origin(continues)
-    labels, limits = dict(map(_label, label or ())), read_limits("--budget", budget or ())
+    labels, limits = dict(map(read_label, label or ())), read_limits("--budget", budget or ())
     if steps is not None and "steps" in limits:
         raise CliError("--steps and --budget steps=... are the same limit; give one of them")
     async with connected(call) as connection:
@@ -132,7 +132,7 @@ async def run(
             handle = await _start(client, call, connection, **started)
             call.out.note(f"{handle.id} on task queue {queue}, requester {who}")
             if detach:
-                _detached(call, connection, handle, is_limited=steps is not None or bool(limits))
+                note_detached(call, connection, handle, is_limited=steps is not None or bool(limits))
                 return 0
             return await watch(call, connection, handle.id, handle.first_execution_run_id)
 
@@ -232,7 +232,8 @@ def _read_origin(written: str | None) -> ContinuesRequest | None:
         raise CliError(f"--continues {written!r}: {validation.sentences(error, ContinuesRequest)}") from None
 
 
-def _label(written: str) -> tuple[str, str]:
+def read_label(written: str) -> tuple[str, str]:
+    """Return the key and the value of a label; raise `CliError` for what is none."""
     name, separator, value = written.partition("=")
     if not separator or not name or not value:
         raise CliError(f"--label {written!r} is not key=value")
@@ -265,11 +266,11 @@ async def _start(
     except ValueError as error:
         raise CliError(f"start request: {error}") from None
     except UsedId as error:
-        raise _used(call, connection, error) from None
+        raise refuse_used(call, connection, error) from None
     return handle
 
 
-def _used(call: Invocation, connection: Connection, error: UsedId) -> CliError:
+def refuse_used(call: Invocation, connection: Connection, error: UsedId) -> CliError:
     """Return the refusal of an id: the run that has it, how to read or follow that one, and how to start another."""
     taken, run = error.workflow_id, error.run
     read = f"{call.program} show {shlex.quote(taken)}{connection.options}"
@@ -286,9 +287,10 @@ def _used(call: Invocation, connection: Connection, error: UsedId) -> CliError:
     )
 
 
-def _detached(
-    call: Invocation, connection: Connection, handle: WorkflowHandle[Any, RunResult], *, is_limited: bool
+def note_detached(
+    call: Invocation, connection: Connection, handle: WorkflowHandle[Any, Any], *, is_limited: bool
 ) -> None:
+    """Tell the id of a run that was only started, and how to follow it."""
     if is_limited:
         show = f"{call.program} show {shlex.quote(handle.id)}{connection.options}"
         call.out.note(f"where the agent file has a lower limit, that one counts; see the limits with `{show}`")

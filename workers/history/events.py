@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
+from typing import Literal, cast
 
 from pydantic import ValidationError
 from temporalio.api.common.v1 import Payload
@@ -12,6 +12,7 @@ from temporalio.converter import DataConverter
 from temporalio.exceptions import ApplicationError, CancelledError
 
 from mandate.workflows.contracts.failures import FailureType, Outcome
+from mandate.workflows.contracts.plan import PlanResult
 from mandate.workflows.contracts.request import Request
 from mandate.workflows.contracts.run import RunResult
 from mandate.workflows.contracts.tool import CallRequest, ToolResult
@@ -196,7 +197,7 @@ async def ended_by(event: HistoryEvent, converter: DataConverter) -> RunEnded | 
 
 async def _completed(payloads: Sequence[Payload], converter: DataConverter) -> RunEnded:
     try:
-        (result,) = await converter.decode(payloads, [RunResult])
+        (result,) = await converter.decode(payloads, [cast(type[RunResult], RunResult | PlanResult)])
     except (ValidationError, ValueError, RuntimeError):
         return RunEnded("completed", "its result is not one of Mandate's")
     return RunEnded(str(result.status), result.reason, result)
