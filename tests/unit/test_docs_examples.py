@@ -27,6 +27,7 @@ from mandate.workers.catalog.catalog import Catalog
 from mandate.workers.catalog.conditions import check
 from mandate.workers.catalog.endpoints import read_endpoints
 from mandate.workers.catalog.people import read_people
+from mandate.workers.catalog.plans import scan_plans
 from mandate.workers.catalog.policies import read_policy_file
 from mandate.workers.secrets import Secrets
 from mandate.workers.settings import Settings
@@ -64,6 +65,8 @@ class Example:
         keys = set(value)
         if keys & {"turns", "conversations"}:
             return "script"
+        if "steps" in keys:
+            return "plan file"
         if "rules" in keys:
             return "policy file"
         if "endpoints" in keys:
@@ -137,6 +140,8 @@ def test_other_files_are_valid(example: Example, tmp_path: Path, monkeypatch: py
             assert read_people(Settings.from_environment({"MANDATE_PEOPLE": str(path)})) is not None
         case "budgets file":
             assert read_budgets(Settings.from_environment({"MANDATE_BUDGETS": str(path)})) is not None
+        case "plan file":
+            assert not scan_plans(path).faults
         case "policy file":
             assert read_policy_file(path).rules
         case "providers file":

@@ -107,6 +107,7 @@ def test_pages_are_where_they_are_listed() -> None:
         "install.md",
         "models.md",
         "operating.md",
+        "plans.md",
         "policy-and-people.md",
         "recovery.md",
         "security.md",
@@ -126,3 +127,10 @@ def test_the_glossary_has_each_word_once_and_in_order() -> None:
     assert len(words) > 60
     assert words == sorted(set(words))
     assert all(row[2].strip() for row in rows)
+
+
+@pytest.mark.parametrize("page", [*PAGES, "deploy/CHANGELOG.md"])
+def test_no_page_has_the_marks_of_a_merge(page: str) -> None:
+    lines = read(page).splitlines()
+
+    assert [line for line in lines if line.startswith(("<<<<<<< ", ">>>>>>> ")) or line == "======="] == []
