@@ -107,12 +107,13 @@ async def place(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Place
 
 
 async def test_run_is_started_found_read_and_cancelled(place: Place) -> None:
-    start, listing, describe, metadata, cancel = printed("deploy/docs/operating.md")
+    start, listing, describe, metadata, cancel, tree = printed("deploy/docs/operating.md")
     handle = place.client.get_workflow_handle("refund-1043")
 
     started = await place.shell.out(start)
     (request,) = await asked(handle)
     listed = await place.listed(listing, "refund-1043")
+    await place.listed(tree.replace("audit-7f3a", "refund-1043"), "refund-1043")
     described = await place.shell.out(describe)
     told = await place.shell.out(metadata)
     await place.shell.out(cancel)

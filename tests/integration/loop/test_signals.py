@@ -162,7 +162,7 @@ async def test_a_signal_that_does_not_count_stands_in_the_current_details(site: 
         "- `r1` `approve` by `eve@example.com`: by: 'eve@example.com' asked for this run and cannot decide for it"
     ]
     assert after_heading(three, 3) == [
-        "- `?` `stop` by `?`: by: is missing (allowed keys: by, reason, keep)",
+        "- `?` `stop` by `?`: by: is missing (allowed keys: by, reason, tree, keep)",
         "- `r1` `<b>'x'*</b>` by `ann@example.com`: choice: '\\<b\\>\\`x\\`\\*\\</b\\>' is not one of approve, reject",
         *after_heading(one, 1),
     ]
