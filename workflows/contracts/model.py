@@ -110,7 +110,7 @@ class ModelReply(Record):
     text: str = ""
     """A final answer up to 16 KiB; its beginning when it is longer or when there are calls."""
     output_digest: Digest | None = None
-    """Address of a final answer over 16 KiB; of a child's, of more than 256 bytes."""
+    """Address of a final answer over 16 KiB; of a child's, of more than 128 bytes."""
     output_size: int | None = None
     """UTF-8 bytes of what is under `output_digest`."""
     calls: tuple[CallRequest, ...] = ()

@@ -146,7 +146,7 @@ class RunResult(Record):
     output: JsonValue = None
     """The final answer: a text, or an object when the agent has an `output_schema`; `None` when there is none."""
     output_digest: Digest | None = None
-    """Address of an answer over 16 KiB, of a child's over 256 bytes; `output` is then its beginning."""
+    """Address of an answer over 16 KiB, of a child's over 128 bytes; `output` is then its beginning."""
     reason: str | None = None
     """The reason why it did not complete, in one sentence."""
     usage: Usage = Usage()
