@@ -28,7 +28,7 @@ from mandate.workflows.rules import plan_progress, surrogates, wording
 from mandate.workflows.rules.cel.evaluation import Unevaluable
 from mandate.workflows.rules.period_budgets import format_usd
 from mandate.workflows.rules.plan_progress import Ended, Label, Move, NewCall, Progress
-from mandate.workflows.rules.plans import list_needs
+from mandate.workflows.rules.plans import map_needs
 
 VALUES_KEPT, VALUES_BYTES = 8192, 64 << 20
 """Outputs that a process keeps, by address."""
@@ -76,8 +76,7 @@ class PlanActivities:
         if plan is None:
             raise ValueError("it is the conversation of an agent, which has no steps")
         given, calls = await self._read(plan, chain.conversation)
-        needs = {step.id: list_needs(step) for step in plan.steps}
-        move = Progress(plan, needs, given, calls, is_stopping=has_ended).advance()
+        move = Progress(plan, map_needs(plan), given, calls, is_stopping=has_ended).advance()
         return [_describe(plan, step.id, move) for step in plan.steps]
 
     async def _advance(self, request: AdvanceRequest) -> PlanMove:
@@ -89,7 +88,7 @@ class PlanActivities:
             before = (told,) if told is not None else ()
             whole = chain.conversation.extend(*before)
             given, calls = await self._read(agent.plan, whole)
-            needs = {step.id: list_needs(step) for step in agent.plan.steps}
+            needs = map_needs(agent.plan)
             progress = Progress(agent.plan, needs, given, calls, is_stopping=request.is_stopping)
             move = progress.advance()
             message = _write_calls(agent, move.begin)
@@ -103,8 +102,7 @@ class PlanActivities:
                 )
                 extended = await self._transcript.append(chain, request.agent, (*before, message))
                 log.info("plan_advanced", begin=len(requests), ended=len(request.ended))
-                labels = tuple(str(new.label) for new in move.begin)
-                return PlanMove(head=extended.head, calls=requests, labels=labels, doing=move.doing)
+                return PlanMove(head=extended.head, calls=requests, doing=move.doing)
             head = request.head
             if before:
                 head = (await self._transcript.append(chain, request.agent, before)).head
@@ -195,7 +193,7 @@ class PlanActivities:
 def _find_read_steps(plan: PlanSpec) -> set[str]:
     """Return the steps whose outputs anything reads."""
     if plan.output is None:
-        needs = {step.id: list_needs(step) for step in plan.steps}
+        needs = map_needs(plan)
         read = {*plan_progress.list_last(plan, needs), *(name for names in needs.values() for name in names)}
     else:
         read = {step.id for step in plan.steps}

@@ -43,7 +43,8 @@ from mandate.activities.verification import VerificationActivities
 from mandate.workers import providers, search_attributes
 from mandate.workers.catalog import budgets, channels, earlier_agents, readiness
 from mandate.workers.catalog import people as catalog_people
-from mandate.workers.catalog.catalog import Catalog
+from mandate.workers.catalog.catalog import Catalog, Loaded
+from mandate.workers.catalog.children import Linked
 from mandate.workers.catalog.endpoints import read_endpoints
 from mandate.workers.catalog.tools import AnnouncedWaits, McpDefinitions
 from mandate.workers.fleet import Fleet, list_pollers, list_served
@@ -212,16 +213,13 @@ async def _open_activities(
     transcript, agents = TranscriptLog(blobs), PinnedAgents(blobs)
     loaded = catalog.agents.values()
     earlier = await earlier_agents.recall(settings.folder, settings.agents, [one.digest for one in loaded], agents)
-    own = collect_named([*earlier, *catalog.list_pinned()])
+    own = collect_named([*earlier, *catalog.family.agents])
     limits = PeriodBudgets(blobs.store, budgets.open_budgets(settings).read)
     makers = providers.makers(settings, own, catalog.endpoints.by_name)
     models = ModelActivities(makers, agents, transcript, limits)
     stack.push_async_callback(models.close)
     await models.open(sorted(catalog.providers()))
-    offered = {
-        name: OfferedAgent(loaded.digest, loaded.content, loaded.pinned, loaded.below)
-        for name, loaded in catalog.agents.items()
-    }
+    offered = {name: _offer(loaded) for name, loaded in catalog.agents.items()}
     identities = Identities.of(settings)
     requesters = identities.requesters(blobs)
     notifying = channels.notification_activities(settings)
@@ -266,10 +264,7 @@ class _Plans:
 
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
-        self._offered = {
-            name: OfferedAgent(loaded.digest, loaded.content, loaded.pinned, loaded.below)
-            for name, loaded in catalog.plans.items()
-        }
+        self._offered = {name: _offer(loaded) for name, loaded in catalog.plans.items()}
 
     def names(self) -> list[str]:
         return sorted(self._offered)
@@ -278,8 +273,11 @@ class _Plans:
         return self._offered.get(name)
 
     def make(self, plan: PlanSpec) -> OfferedAgent:
-        linked = self._catalog.make_plan(plan)
-        return OfferedAgent(linked.digest, linked.content, linked.pinned, linked.below)
+        return _offer(self._catalog.make_plan(plan))
+
+
+def _offer(agent: Loaded | Linked) -> OfferedAgent:
+    return OfferedAgent(agent.digest, agent.content, agent.pinned, agent.below)
 
 
 async def _checked_catalog(settings: Settings, resolve: Secrets, mcp: McpDefinitions) -> Catalog:

@@ -45,9 +45,8 @@ from mandate.workflows.contracts.state import RunState
 from mandate.workflows.contracts.transcript import AssistantMessage, ResultPart, TextPart
 from tests.support.fake_provider.server import FakeProvider
 from tests.support.fault_client import CALLER, URL
-from tests.support.fault_crew import Crew, Post, at_work
+from tests.support.fault_crew import Crew, Post, at_work, write_receiver
 from tests.support.fault_log import FaultLog
-from tests.support.fault_plan import Point
 from tests.support.ports import free_port
 from tests.support.processes import MANDATE
 from tests.support.session_model import SessionModel, find_told, is_done, is_unknown, write_text
@@ -207,7 +206,8 @@ async def play(client: Client, address: str, folder: Path, plan: Plan, tell: Tel
     model = SessionModel(plan.seed)
     async with FakeProvider(script=model.answer, keeps_requests=False) as provider:
         environment = _write_site(folder, address, queue, provider.url, port)
-        receiver = _write_receiver(folder, port, names, plan)
+        payments = (f"{name}/m{number}" for name in names for number in range(plan.messages))
+        receiver = write_receiver(folder, port, payments, seed=plan.seed, share=HURT)
         workers = Post(
             "worker", (*MANDATE, "worker"), "Task queue", plan.workers, lambda name: {**environment, CALLER: name}
         )
@@ -257,21 +257,6 @@ def _write_site(folder: Path, address: str, queue: str, provider: str, port: int
         "VLLM_API_KEY": "none",
         URL: f"http://127.0.0.1:{port}",
     }
-
-
-def _write_receiver(folder: Path, port: int, names: list[str], plan: Plan) -> Post:
-    """Return the receiver of payments, some of which it hurts when they first arrive."""
-    dice, points = random.Random(f"{plan.seed} points"), (Point.LOSE_REPLY, Point.REFUSE)
-    hurt = {
-        f"{name}/m{number}": [dice.choice(points)]
-        for name in names
-        for number in range(plan.messages)
-        if dice.random() < HURT
-    }
-    (folder / "plan.json").write_text(json.dumps(hurt))
-    command = [sys.executable, "-m", "tests.support.fault_server", "--database", str(folder / "faults.db")]
-    command += ["--port", str(port), "--plan", str(folder / "plan.json")]
-    return Post("receiver", command, "http://", 1, lambda _: {})
 
 
 async def _talk(stage: Stage, session: str, plan: Plan, number: int) -> list[Sent]:

@@ -2,14 +2,18 @@
 
 import asyncio
 import contextlib
+import json
 import os
+import random
 import subprocess
+import sys
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.support.fault_plan import Point
 from tests.support.processes import PROJECT, Process
 
 JOIN_SECONDS = 1.0
@@ -141,3 +145,13 @@ async def at_work(post: Post, folder: Path) -> AsyncIterator[Crew]:
         with contextlib.suppress(asyncio.CancelledError):
             await keeping
         crew.end()
+
+
+def write_receiver(folder: Path, port: int, keys: Iterable[str], *, seed: int, share: float) -> Post:
+    """Return the receiver of payments; it hurts that `share` of those with these keys when they first arrive."""
+    dice, points = random.Random(f"{seed} points"), (Point.LOSE_REPLY, Point.REFUSE)
+    hurt = {key: [dice.choice(points)] for key in keys if dice.random() < share}
+    (folder / "plan.json").write_text(json.dumps(hurt))
+    command = [sys.executable, "-m", "tests.support.fault_server", "--database", str(folder / "faults.db")]
+    command += ["--port", str(port), "--plan", str(folder / "plan.json")]
+    return Post("receiver", command, "http://", 1, lambda _: {})

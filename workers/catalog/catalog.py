@@ -89,7 +89,8 @@ class Catalog:
     """All plans of a worker, by name."""
     specs: Mapping[str, AgentSpec] = field(default_factory=dict)
     """What plans may name, those of plans with `plan_members.PREFIX`."""
-    family: children.Family | None = None
+    family: children.Family = field(default_factory=lambda: children.Family({}))
+    """All agents and plans that runs may have here, those that are only children included."""
 
     @classmethod
     async def load(
@@ -189,7 +190,6 @@ class Catalog:
         Raises:
             ValueError: all that is wrong with it, or it has tools of its own; one sentence a fault.
         """
-        assert self.family is not None
         if plan.tools or plan.policies:
             raise ValueError("tools: a plan as data names agents and plans of the workers; tools stand in plan files")
         if strange := [step.tool for step in plan.steps if step.tool is not None]:
@@ -229,13 +229,7 @@ class Catalog:
 
     def providers(self) -> set[str]:
         """Return the names of the model providers that the agents and their checks use."""
-        return {model.partition(":")[0] for agent in self.list_pinned() for model in agent.models_asked}
-
-    def list_pinned(self) -> list[PinnedAgent]:
-        """Return all agents that runs may have here: those that are offered, and those that may work below them."""
-        offered = (*self.agents.values(), *self.plans.values())
-        below = {digest: content for loaded in offered for digest, content in loaded.below.items()}
-        return [*(loaded.pinned for loaded in offered), *map(PinnedAgent.model_validate_json, below.values())]
+        return {model.partition(":")[0] for agent in self.family.agents for model in agent.models_asked}
 
 
 class _Draft:

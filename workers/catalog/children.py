@@ -13,6 +13,7 @@ from mandate.workflows.contracts.policy import Asking, Rule
 from mandate.workflows.contracts.tool import AgentBinding, ChildAgent, Effect, Tool, ToolDefinition
 from mandate.workflows.contracts.tool_entry import TASK, TASK_SCHEMA, AgentTool
 from mandate.workflows.rules import budget, wording
+from mandate.workflows.rules.children import LENT
 
 UNLINKED: Digest = "A" * 43
 """Address of a child's agent until that is known."""
@@ -21,9 +22,6 @@ NAME_CHARACTERS = 64
 INSTRUCTIONS_SHOWN = 300
 SCHEMA_CHARACTERS = 2000
 """Longest schema of an answer that the description of a tool has."""
-
-LENT = ("model_calls", "tokens", "cost_usd", "tool_calls")
-"""Limits of which a child takes from those of the run that starts it."""
 
 
 def define_tool(entry: AgentTool, agents: Mapping[str, AgentSpec]) -> ToolDefinition:
@@ -114,6 +112,11 @@ class Family:
         self._members = members
         self._roots: dict[str, Linked] = {}
         self._adopted: dict[Digest, Linked] = {}
+
+    @property
+    def agents(self) -> list[PinnedAgent]:
+        """All of them, as their files say; those below them differ from these in rules and limits alone."""
+        return [member.pinned for member in self._members.values()]
 
     def link(self, name: str) -> Linked:
         """Return an agent as runs keep it that a client starts."""
@@ -220,16 +223,12 @@ def list_below(
 
     `specs` and `tools` are those of all agents, by their names.
     """
-    found, waiting, seen = {made.tool.name: made for made in tools[name]}, [name], {name}
-    own = len(found)
-    while waiting:
-        for entry in specs[waiting.pop()].tools:
-            if isinstance(entry, AgentTool) and entry.agent in specs and entry.agent not in seen:
-                seen.add(entry.agent)
-                waiting.append(entry.agent)
-                for made in tools[entry.agent]:
-                    found.setdefault(made.tool.name, made)
-    return list(found.values())[own:]
+    own = {made.tool.name for made in tools[name]}
+    found: dict[str, ToolDefinition] = {}
+    for below in _list_names(name, specs)[1:]:
+        for made in tools[below]:
+            found.setdefault(made.tool.name, made)
+    return [made for made in found.values() if made.tool.name not in own]
 
 
 def find_faults(document: Document, spec: AgentSpec, agents: Mapping[str, AgentSpec]) -> Iterator[Fault]:
@@ -292,11 +291,11 @@ def find_unpriced(
 
 
 def _list_names(name: str, specs: Mapping[str, AgentSpec]) -> list[str]:
-    """Return an agent and all that may work below it."""
+    """Return an agent and all that may work below it, as far as they are there."""
     found, waiting = {name: None}, [name]
     while waiting:
         for entry in specs[waiting.pop()].tools:
-            if isinstance(entry, AgentTool) and entry.agent not in found:
+            if isinstance(entry, AgentTool) and entry.agent in specs and entry.agent not in found:
                 found[entry.agent] = None
                 waiting.append(entry.agent)
     return list(found)

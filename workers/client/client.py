@@ -5,9 +5,9 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from temporalio.client import Client, PayloadLimitsConfig, WorkflowHandle
 from temporalio.common import WorkflowIDReusePolicy
 from temporalio.envconfig import ClientConfig
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 # The SDK's threads may still hold Python objects when the interpreter goes down: without this pause before it does,
 # one process in ten aborts at exit.
 atexit.register(time.sleep, 0.05)
+
+R = TypeVar("R", bound=BaseModel)
 
 DEFAULT_ADDRESS = "localhost:7233"
 
@@ -122,20 +124,9 @@ class AgentClient:
             "continues": dict(continues) if continues is not None else None,
         }
         request = _read_start(given)
-        try:
-            return await self.client.start_workflow(
-                AGENT_WORKFLOW,
-                request.model_dump(mode="json", exclude_defaults=True),
-                id=workflow_id or new_workflow_id(agent),
-                task_queue=self._task_queue,
-                task_timeout=TASK_TIMEOUT,
-                result_type=RunResult,
-                id_reuse_policy=_choose_reuse(again=again),
-                static_summary=f"{agent}: {wording.shorten(str(request.input), 100)}",
-            )
-        except WorkflowAlreadyStartedError as error:
-            found = await earlier_run.find_earlier_run(self.client, error.workflow_id)
-            raise UsedId(error, found) from None
+        name = workflow_id or new_workflow_id(agent)
+        summary = f"{agent}: {wording.shorten(str(request.input), 100)}"
+        return await self._start(AGENT_WORKFLOW, request, RunResult, name, again=again, summary=summary)
 
     async def start_plan(
         self,
@@ -165,7 +156,8 @@ class AgentClient:
             ValueError: a value does not fit `PlanRequest`; the sentence names the field and what is allowed.
             UsedId: as `start`.
         """
-        request = _read_plan_start(
+        request = _read(
+            PlanRequest,
             {
                 "plan": dict(plan) if isinstance(plan, Mapping) else plan,
                 "input": input,
@@ -173,19 +165,26 @@ class AgentClient:
                 "labels": dict(labels or {}),
                 "budget": dict(budget) if budget else None,
                 "token": token,
-            }
+            },
         )
-        name = request.plan if isinstance(request.plan, str) else request.plan.name
+        named = request.plan if isinstance(request.plan, str) else request.plan.name
+        name = workflow_id or f"plan-{new_workflow_id(named)}"
+        return await self._start(PLAN_WORKFLOW, request, PlanResult, name, again=again, summary=f"plan {named}")
+
+    async def _start(
+        self, kind: str, request: BaseModel, result: type[R], workflow_id: str, *, again: bool, summary: str
+    ) -> WorkflowHandle[Any, R]:
+        """Start a workflow with one request; raise `UsedId` as `start`."""
         try:
             return await self.client.start_workflow(
-                PLAN_WORKFLOW,
+                kind,
                 request.model_dump(mode="json", exclude_defaults=True),
-                id=workflow_id or f"plan-{new_workflow_id(name)}",
+                id=workflow_id,
                 task_queue=self._task_queue,
                 task_timeout=TASK_TIMEOUT,
-                result_type=PlanResult,
+                result_type=result,
                 id_reuse_policy=_choose_reuse(again=again),
-                static_summary=f"plan {name}",
+                static_summary=summary,
             )
         except WorkflowAlreadyStartedError as error:
             found = await earlier_run.find_earlier_run(self.client, error.workflow_id)
@@ -340,27 +339,23 @@ class AgentClient:
 
 
 def _read_start(given: dict[str, Any]) -> StartRequest:
-    """Return a start request.
-
-    Raises:
-        ValueError: a value does not fit; the sentence names the field and what is allowed.
-    """
-    try:
-        request = StartRequest.model_validate(given)
-    except ValidationError as error:
-        said = validation.sentences(error, StartRequest, unshown=("input", "token"), forms={"requester": messages.NAME})
-        raise ValueError(said) from None
+    """Return a start request; raise as `_read`."""
+    request = _read(StartRequest, given)
     if (excess := input_size.find_excess(request.input)) is not None:
         raise ValueError(f"input: {excess}")
     return request
 
 
-def _read_plan_start(given: dict[str, Any]) -> PlanRequest:
-    """Return the start request of a plan; raise as `_read_start`."""
+def _read(model: type[R], given: dict[str, Any]) -> R:
+    """Return what is given as a request.
+
+    Raises:
+        ValueError: a value does not fit; the sentence names the field and what is allowed.
+    """
     try:
-        return PlanRequest.model_validate(given)
+        return model.model_validate(given)
     except ValidationError as error:
-        said = validation.sentences(error, PlanRequest, unshown=("input", "token"), forms={"requester": messages.NAME})
+        said = validation.sentences(error, model, unshown=("input", "token"), forms={"requester": messages.NAME})
         raise ValueError(said) from None
 
 

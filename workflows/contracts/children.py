@@ -80,7 +80,6 @@ class OpenChild(Record):
     """Workflow id."""
     run_id: str
     """First run id of its chain."""
-    begun_at: AwareDatetime
     due_at: AwareDatetime | None = None
     """Time at which it has ended by itself, where its time is limited."""
     reports: bool = False
@@ -100,7 +99,7 @@ class OpenChild(Record):
 class ParentMessage(Record):
     """Message of a parent to a child; its number keeps a copy from counting again."""
 
-    number: int
+    number: int = 0
     verb: Literal["report", "pause", "resume", "stop"]
     by: str = ""
     reason: str = ""

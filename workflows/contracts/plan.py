@@ -210,7 +210,6 @@ class AdvanceRequest(Record):
     step: int
     is_stopping: bool = False
     """Nothing is begun any more."""
-    seconds_left: float | None = None
 
 
 class PlanEnd(Record):
@@ -230,8 +229,6 @@ class PlanMove(Record):
     head: Digest
     calls: tuple[CallRequest, ...] = ()
     """To begin now: their positions follow those of the calls before them."""
-    labels: tuple[str, ...] = ()
-    """Steps that they are made for, `look[3]`."""
     end: PlanEnd | None = None
     doing: str = ""
     """How far it is, in words."""
@@ -244,12 +241,7 @@ class PlanState(Record):
 
     model_config = ConfigDict(frozen=False)
 
-    told: int = 0
-    """Answers that the plan has taken in."""
     pending: tuple[int, ...] = ()
     """Calls whose answers the plan has not taken in, by position."""
     costs: dict[int, Usd] = {}
     """Of children among these that have reported."""
-    labels: dict[int, str] = {}
-    """Steps of these."""
-    doing: str = ""

@@ -136,16 +136,14 @@ class Children:
         within = limit + HARD_STOP if limit is not None else None
         due = workflow.now() + within if within is not None else None
         is_plan = placed.tool.child is not None and placed.tool.child.is_plan
-        made = OpenChild(
-            number=number, id="", run_id="", begun_at=workflow.now(), due_at=due, resumes=its.control.tree_resumes
-        )
+        made = OpenChild(number=number, id="", run_id="", due_at=due, resumes=its.control.tree_resumes)
         if len(f"{own}/{run}/c{number}".encode()) > MOST_ID_BYTES:
             return (
                 f"not started: the workflow id of the run has {len(own.encode())} bytes, and children need longer ones"
             )
-        usual, *_ = rules.list_ids(own, run, number, is_taken=False)
         if its.child_ids_lost:
-            its.children = {**its.children, placed.index: made.model_copy(update={"id": usual})}
+            usual = made.model_copy(update={"id": rules.name_child(own, number)})
+            its.children = {**its.children, placed.index: usual}
             if await self._take_up(placed.index):
                 return None
         for id_ in rules.list_ids(own, run, number, is_taken=its.child_ids_taken):
@@ -191,7 +189,7 @@ class Children:
 
     def _keep_id(self, index: int, id_: str, run_id: str) -> None:
         child = self._keep(index, id=id_, run_id=run_id)
-        if id_ != f"{workflow.info().workflow_id}/c{child.number}":
+        if id_ != rules.name_child(workflow.info().workflow_id, child.number):
             self._run.state.child_ids = {**self._run.state.child_ids, child.number: id_}
 
     async def _watch(self, child: str, run_id: str, handle: Any) -> None:
@@ -318,21 +316,21 @@ class Children:
         return min(again, max(child.due_at - workflow.now(), timedelta(seconds=1)))
 
     def _find_message(self, child: OpenChild) -> ParentMessage | None:
-        """Return what a child has to be told next."""
-        control, number = self._run.state.control, self._next_number(child)
+        """Return what a child has to be told next; its number is given as it is sent."""
+        control = self._run.state.control
         if child.id not in self._watches and not child.reports:
-            return ParentMessage(number=number, verb="report")
+            return ParentMessage(verb="report")
         level = 0
         if control.stopped is not None:
             level = 2 if control.undo in {"kept", "ended"} else 1
         if level > child.stopped and control.stopped is not None:
             said = control.stopped
-            return ParentMessage(number=number, verb="stop", by=said.by, reason=said.reason, keep=level == 2)
+            return ParentMessage(verb="stop", by=said.by, reason=said.reason, keep=level == 2)
         halt = control.paused if control.paused is not None and control.paused.tree else None
         if halt is not None and not child.paused:
-            return ParentMessage(number=number, verb="pause", by=halt.by, reason=halt.reason)
+            return ParentMessage(verb="pause", by=halt.by, reason=halt.reason)
         if halt is None and (child.paused or child.resumes < control.tree_resumes):
-            return ParentMessage(number=number, verb="resume", by=ABOVE)
+            return ParentMessage(verb="resume", by=ABOVE)
         return None
 
     def _next_number(self, child: OpenChild) -> int:
@@ -341,9 +339,10 @@ class Children:
 
     async def _tell(self, index: int, message: ParentMessage) -> None:
         """Tell a child something; one that has ended is looked up."""
-        child, resumes = self._keep(index, messages=message.number), self._run.state.control.tree_resumes
+        number = self._next_number(self._run.state.children[index])
+        child, resumes = self._keep(index, messages=number), self._run.state.control.tree_resumes
         try:
-            await steps.tell_child(child.id, child.run_id, message)
+            await steps.tell_child(child.id, child.run_id, message.model_copy(update={"number": number}))
         except FailureError as error:
             if is_cancelled_exception(error):
                 raise
@@ -416,7 +415,7 @@ class Children:
     async def _cancel(self, index: int) -> None:
         child = self._run.state.children[index]
         if child.id not in self._watches and not child.reports:
-            await self._tell(index, ParentMessage(number=self._next_number(child), verb="report"))
+            await self._tell(index, ParentMessage(verb="report"))
         with suppress(FailureError):
             await workflow.get_external_workflow_handle(child.id).cancel()
 

@@ -6,7 +6,7 @@ from decimal import Decimal
 from temporalio import workflow
 
 from mandate.workflows import steps
-from mandate.workflows.contracts.plan import AdvanceRequest, EndedCall, PlanEnd, PlanState
+from mandate.workflows.contracts.plan import MOST_SIDE_BY_SIDE, AdvanceRequest, EndedCall, PlanEnd, PlanState
 from mandate.workflows.contracts.tool import CallRequest, ToolResult
 from mandate.workflows.loop.attempts import AttemptLimits
 from mandate.workflows.loop.control import Control
@@ -44,7 +44,7 @@ class PlanCalls:
         self._control = control
         self._turn = turn
         self._tasks: dict[int, asyncio.Task[None]] = {}
-        self._slots = asyncio.Semaphore(MOST_AT_ONCE)
+        self._slots = asyncio.Semaphore(MOST_SIDE_BY_SIDE)
 
     @property
     def _state(self) -> PlanState:
@@ -82,10 +82,8 @@ class PlanCalls:
         )
         self._run.keep_speed(local_activities.PLANS, was_quick=move.quick)
         its.head, its.step = move.head, its.step + 1
-        plan.told += len(ended)
-        plan.doing = move.doing
         self._forget(ended)
-        self._open(move.calls, move.labels)
+        self._open(move.calls)
         self._run.record_step(move.doing)
         return move.end
 
@@ -102,7 +100,6 @@ class PlanCalls:
             return
         plan.pending = tuple(index for index in plan.pending if index not in gone)
         plan.costs = {index: cost for index, cost in plan.costs.items() if index not in gone}
-        plan.labels = {index: label for index, label in plan.labels.items() if index not in gone}
         its.calls = tuple(TOLD if index in gone else call for index, call in enumerate(its.calls))
         done = ToolResult(text="")
         its.answers = tuple(done if index in gone else answer for index, answer in enumerate(its.answers))
@@ -112,16 +109,14 @@ class PlanCalls:
         its.asked = {index: asked for index, asked in its.asked.items() if index not in gone}
         its.signed = {index: signed for index, signed in its.signed.items() if index not in gone}
 
-    def _open(self, calls: tuple[CallRequest, ...], labels: tuple[str, ...]) -> None:
+    def _open(self, calls: tuple[CallRequest, ...]) -> None:
         its, plan = self._run.state, self._state
         first = len(its.calls)
         its.calls = (*its.calls, *calls)
         misfits = (ToolResult(text=call.misfit, error=True) if call.misfit else None for call in calls)
         its.answers = (*its.answers, *misfits)
         its.verdicts = (*its.verdicts, *(None for _ in calls))
-        numbers = range(first, first + len(calls))
-        plan.pending = (*plan.pending, *numbers)
-        plan.labels = {**plan.labels, **dict(zip(numbers, labels, strict=True))}
+        plan.pending = (*plan.pending, *range(first, first + len(calls)))
 
     async def act(self) -> None:
         """Make the open calls side by side, until the plan has news or the run has to halt."""
@@ -146,7 +141,3 @@ class PlanCalls:
     @property
     def _are_done(self) -> bool:
         return all(task.done() for task in self._tasks.values())
-
-
-MOST_AT_ONCE = 500
-"""Calls of a plan that are in flight at once, whatever it says."""

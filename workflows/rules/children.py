@@ -16,7 +16,15 @@ from mandate.workflows.contracts.tool import ChildAgent, ToolResult
 from mandate.workflows.rules import budget as rules_budget
 from mandate.workflows.rules import quantities, wording
 
+LENT: tuple[Limit, ...] = ("model_calls", "tokens", "cost_usd", "tool_calls")
+"""Limits of which a child takes from those of the run that starts it."""
+
+MOST_RESETS = 20
+"""Resets of a run after which it can start no other child in the place of one."""
+
 UNCERTAIN_KEPT = 200
+"""Calls with an unknown outcome that a run keeps of all below it."""
+
 UNKNOWN_BELOW = "of some of it the outcome is unknown"
 
 UNCERTAIN_TOLD = 10
@@ -53,7 +61,7 @@ def find_share(
     What the run limits and the child does not is limited to all that is left.
     """
     left, wanted = rules_budget.find_left(ledger, limits), dict[str, Any]()
-    for name in _LENT:
+    for name in LENT:
         asked, rest, needed = getattr(child.share, name), getattr(left, name), getattr(kept, name)
         if asked is None and rest is not None:
             asked = _find_rest(name, rest - needed)
@@ -72,7 +80,7 @@ def find_share(
 
 def list_lent(limits: Budget) -> tuple[Limit, ...]:
     """Return the limits of a run of which its children hold a part."""
-    return tuple(name for name in _LENT if getattr(limits, name) is not None)
+    return tuple(name for name in LENT if getattr(limits, name) is not None)
 
 
 def find_lowered(limits: BudgetRequest, share: BudgetRequest) -> BudgetRequest | None:
@@ -83,10 +91,6 @@ def find_lowered(limits: BudgetRequest, share: BudgetRequest) -> BudgetRequest |
         if (value := getattr(limits, name)) is not None and value != getattr(share, name)
     }
     return BudgetRequest.model_construct(**changed) if changed else None
-
-
-_LENT: tuple[Limit, ...] = ("model_calls", "tokens", "cost_usd", "tool_calls")
-"""What a run lends of its budget."""
 
 
 def _find_rest(name: str, rest: Any) -> Any:
@@ -103,7 +107,7 @@ _WORDS = {"model_calls": "model call", "tokens": "token", "tool_calls": "tool ca
 
 def _describe_shortage(left: rules_budget.Left, amount: Amount, kept: Amount) -> str:
     """Say which part of the budget a child lacks."""
-    for name in _LENT:
+    for name in LENT:
         rest, asked, needed = getattr(left, name), getattr(amount, name), getattr(kept, name)
         if rest is not None and asked + needed > rest:
             back = f", and keeps {_write(name, needed)} back for its last answer" if needed else ""
@@ -175,21 +179,22 @@ def is_told(id: str, result: RunResult) -> bool:  # noqa: A002
     return not any(entry.key == id for entry in result.uncertain)
 
 
+def name_child(workflow_id: str, number: int) -> str:
+    """Return the workflow id that a run's child of this number usually has."""
+    return f"{workflow_id}/c{number}"
+
+
 def list_ids(workflow_id: str, run: str, number: int, *, is_taken: bool) -> tuple[str, ...]:
     """Return the workflow ids that a run's child may have, the usual one first unless that `is_taken`.
 
     Another run of the same workflow id, or this one before a reset, may have had a child of this number.
     """
     own = f"{workflow_id}/{run[:8]}/c{number}"
-    usual = () if is_taken else (f"{workflow_id}/c{number}",)
+    usual = () if is_taken else (name_child(workflow_id, number),)
     return (*usual, own, *(f"{own}-{again}" for again in range(2, MOST_RESETS)))
 
 
 def list_known(workflow_id: str, made: int, ids: Mapping[int, str], *, but: AbstractSet[int]) -> tuple[str, ...]:
     """Return the workflow ids of the first `made` children of a run, without those of the numbers `but`."""
     numbers = (number for number in range(1, made + 1) if number not in but)
-    return tuple(ids.get(number, f"{workflow_id}/c{number}") for number in numbers)
-
-
-MOST_RESETS = 20
-"""Resets of a run after which it can start no other child in the place of one."""
+    return tuple(ids.get(number, name_child(workflow_id, number)) for number in numbers)

@@ -8,11 +8,9 @@ from mandate.workflows.contracts.faults import Located
 from mandate.workflows.contracts.plan import PlanSpec, PlanStep
 from mandate.workflows.rules import quantities
 from mandate.workflows.rules.cel.shapes import list_names
+from mandate.workflows.rules.children import LENT
 from mandate.workflows.rules.period_budgets import format_usd
 from mandate.workflows.rules.plan_targets import Targets
-
-LENT = ("model_calls", "tokens", "cost_usd", "tool_calls")
-"""Limits of which each step takes from those of the plan."""
 
 MOST_NAMED = 6
 """Steps that one sentence names, those with the largest shares."""

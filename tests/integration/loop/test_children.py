@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from temporalio.api.common.v1 import WorkflowExecution
-from temporalio.api.workflowservice.v1 import ResetWorkflowExecutionRequest
 from temporalio.client import Client, WorkflowExecutionStatus, WorkflowHandle
 
 from mandate.workflows.contracts.run import RunResult, RunStatus
 from tests.support.agents import ALLOW_ALL, Site, continued, new_site, part_of, parts_taken, results_told, texts_told
+from tests.support.resets import STARTS_CHILD, reset, reset_before
 from tests.support.toolkit import LET_GO, calls_of
 
 
@@ -322,37 +321,13 @@ async def test_a_reset_parent_takes_up_the_child_that_it_has_started_for_the_sam
     async with site.serving():
         handle = await site.start("boss")
         await handle.result()
-        events = [event async for event in handle.fetch_history_events()]
-        begun = next(
-            event.event_id
-            for event in events
-            if event.HasField("start_child_workflow_execution_initiated_event_attributes")
-        )
-        to = max(
-            event.event_id
-            for event in events
-            if event.event_id < begun and event.HasField("workflow_task_started_event_attributes")
-        )
-        again = await reset(site.client, handle.id, to + 1)
+        again = await reset_before(site.client, handle, STARTS_CHILD)
         result: RunResult = await again.result()
 
     assert result.status is RunStatus.COMPLETED
     assert await texts_told(site, result.head) == ["[c1: completed, $0.0000]\nIt is a."]
     assert len(calls_of(f"{handle.id}/c1", "pay")) == 1
     assert result.effects.count == 1
-
-
-async def reset(client: Client, workflow_id: str, event_id: int) -> WorkflowHandle[Any, RunResult]:
-    made = await client.workflow_service.reset_workflow_execution(
-        ResetWorkflowExecutionRequest(
-            namespace=client.namespace,
-            workflow_execution=WorkflowExecution(workflow_id=workflow_id),
-            reason="again",
-            workflow_task_finish_event_id=event_id,
-            request_id=f"{workflow_id}-{event_id}",
-        )
-    )
-    return client.get_workflow_handle(workflow_id, run_id=made.run_id, result_type=RunResult)
 
 
 async def test_a_fork_knows_what_a_child_did_after_its_step(site: Site) -> None:

@@ -13,7 +13,6 @@ from temporalio.client import (
     Client,
     WorkflowExecutionStatus,
     WorkflowFailureError,
-    WorkflowHandle,
     WorkflowQueryFailedError,
     WorkflowUpdateFailedError,
 )
@@ -22,14 +21,15 @@ from temporalio.service import RPCError
 from mandate.activities.files import FileError
 from mandate.workers.client.client import connect
 from mandate.workers.dev_server.server import DevServer
-from mandate.workflows.contracts.run import RunResult, RunStatus
-from tests.integration.loop.test_children import PRICE, ask, priced, reset
+from mandate.workflows.contracts.run import RunStatus
+from tests.integration.loop.test_children import PRICE, ask, priced
 from tests.integration.loop.test_children_rights import begun
 from tests.support.agents import ALLOW_ALL, Site, continued, new_site, texts_told
 from tests.support.fake_provider.behaviours import Answer, Behaviour, Call
 from tests.support.fake_provider.requests import Request
 from tests.support.fake_provider.server import FakeProvider
 from tests.support.people import asked, decide, write_people
+from tests.support.resets import STARTS_CHILD, reset_before
 from tests.support.toolkit import CALLS, LET_GO, calls_of
 
 BY = "ann@example.com"
@@ -67,22 +67,6 @@ async def is_running(client: Client, workflow_id: str) -> bool:
     except RPCError:
         return False
     return described.status is WorkflowExecutionStatus.RUNNING
-
-
-async def reset_before(client: Client, handle: WorkflowHandle[Any, Any], begins: str) -> WorkflowHandle[Any, RunResult]:
-    """Reset a run to before its first event with the attributes `begins`, or its first activity of that type."""
-    events = [event async for event in handle.fetch_history_events()]
-    first = next(
-        event.event_id
-        for event in events
-        if event.activity_task_scheduled_event_attributes.activity_type.name == begins
-        or (begins.endswith("_attributes") and event.HasField(begins))
-    )
-    tasks = [event.event_id for event in events if event.HasField("workflow_task_started_event_attributes")]
-    return await reset(client, handle.id, max(task for task in tasks if task < first) + 1)
-
-
-STARTS_CHILD = "start_child_workflow_execution_initiated_event_attributes"
 
 
 # Money

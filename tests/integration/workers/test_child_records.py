@@ -18,9 +18,9 @@ from mandate.workflows.contracts.model import Usage
 from mandate.workflows.contracts.run import RunResult
 from mandate.workflows.contracts.state import RunState
 from mandate.workflows.rules.result import sum_usage
-from tests.integration.loop.test_children import reset
 from tests.support.agents import Site, continued, new_site
 from tests.support.people import write_people
+from tests.support.resets import STARTS_CHILD, reset_before
 from tests.support.toolkit import CALLS, LET_GO, calls_of
 
 BY = "ann@example.com"
@@ -296,18 +296,7 @@ async def test_a_reset_parent_takes_its_child_up_again(site: Site) -> None:
         handle = await site.start("boss")
         await reached(f"{handle.id}/c2")
         await reports(handle, 1)
-        events = [event async for event in handle.fetch_history_events()]
-        begun = next(
-            event.event_id
-            for event in events
-            if event.HasField("start_child_workflow_execution_initiated_event_attributes")
-        )
-        to = max(
-            event.event_id
-            for event in events
-            if event.event_id < begun and event.HasField("workflow_task_started_event_attributes")
-        )
-        again = await reset(site.client, handle.id, to + 1)
+        again = await reset_before(site.client, handle, STARTS_CHILD)
         state = await reports(again, 1)
         record = await read_record(site.client, handle.id, None)
 

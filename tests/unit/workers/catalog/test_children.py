@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from mandate.activities.files import FileError
+from mandate.workers.catalog import children
 from mandate.workers.catalog.catalog import Catalog
 from mandate.workers.secrets import Secrets
 from mandate.workflows.contracts.agent import PinnedAgent
@@ -229,3 +230,24 @@ def test_a_child_that_may_take_all_that_is_left_is_warned_of(tmp_path: Path) -> 
         "a run of 'worker' is lent all that is left of model_calls, so that no other can begin beside it; give its "
         "share by 'budget'"
     )
+
+
+def test_many_ways_down_to_an_agent_take_no_time_for_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twenty agents of two entries each would have a million ways."""
+    links, link = list[str](), children.Family._link
+
+    def count(*args: object) -> object:
+        links.append("")
+        return link(*args)
+
+    monkeypatch.setattr(children.Family, "_link", count)
+    entries = {
+        f"a{number}": {
+            "tools": [{"agent": f"a{number + 1}", "name": name} for name in ("one", "two")] if number < 9 else []
+        }
+        for number in range(10)
+    }
+
+    load(write(tmp_path, entries))
+
+    assert len(links) <= 200

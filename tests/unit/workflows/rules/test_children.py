@@ -8,11 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mandate.workflows.contracts.agent import AgentPin
 from mandate.workflows.contracts.budget import Amount, Budget, BudgetRequest, Ledger
-from mandate.workflows.contracts.model import Usage
+from mandate.workflows.contracts.model import Finish, ModelReply, Usage
 from mandate.workflows.contracts.run import EffectEntry, EffectLog, RunResult, RunStatus
+from mandate.workflows.contracts.state import RunState
 from mandate.workflows.contracts.tool import ChildAgent
-from mandate.workflows.rules import budget, children
+from mandate.workflows.rules import budget, children, state_text
+from mandate.workflows.rules import result as results
 
 amounts = st.builds(
     Amount,
@@ -212,3 +215,28 @@ def test_what_nobody_can_tell_is_not_told() -> None:
     assert not children.is_told("boss/c1", unknown)
     assert children.is_told("boss/c1", result(uncertain=(LOST,)))
     assert unknown.tainted
+
+
+DIGEST = "d" * 43
+
+LONG = EffectEntry(step=1, tool="send", call="send to=" + "ü" * 92, key=DIGEST, reason="r" * 300, run="boss-1/c1")
+
+
+def run_state(**given: object) -> RunState:
+    agent = AgentPin(
+        name="a", digest=DIGEST, models=("openai:m",), tools=(), policy=(), store="s", attempts=3, budget=Budget()
+    )
+    return RunState.model_validate({"agent": agent, "head": DIGEST, "step": 7, "step_limit": 40, **given})
+
+
+def test_a_result_is_under_32_kib_whatever_happened_below() -> None:
+    answer = ModelReply(head=DIGEST, text="x" * 15_000, finish=Finish.COMPLETE)
+
+    built = results.build_result(run_state(uncertain_below=(LONG,) * 50), RunStatus.COMPLETED, None, answer)
+
+    assert len(built.model_dump_json().encode()) <= 32 * 1024
+
+
+def test_the_model_is_told_again_what_may_have_happened_below() -> None:
+    """After a cut nothing else tells it."""
+    assert "send to=" in state_text.write_state(run_state(uncertain_below=(LONG,)))
