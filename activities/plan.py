@@ -24,11 +24,12 @@ from mandate.workflows.contracts.plan import AdvanceRequest, EndedCall, PlanEnd,
 from mandate.workflows.contracts.run import RunStatus
 from mandate.workflows.contracts.tool import AgentBinding
 from mandate.workflows.contracts.transcript import AssistantMessage, CallPart, ResultPart, TextPart, UserMessage
-from mandate.workflows.rules import plan_progress, surrogates, wording
+from mandate.workflows.rules import surrogates, wording
 from mandate.workflows.rules.cel.evaluation import Unevaluable
 from mandate.workflows.rules.period_budgets import format_usd
-from mandate.workflows.rules.plan_progress import Ended, Label, Move, NewCall, Progress
-from mandate.workflows.rules.plans import map_needs
+from mandate.workflows.rules.plans import progress as plan_progress
+from mandate.workflows.rules.plans.order import map_needs
+from mandate.workflows.rules.plans.progress import Ended, Label, Move, NewCall, Progress
 
 VALUES_KEPT, VALUES_BYTES = 8192, 64 << 20
 """Outputs that a process keeps, by address."""

@@ -12,7 +12,6 @@ FOLDERS = ("workflows", "activities", "workers", "deploy/package/mandate")
 
 NOUNS = {
     "keyring": "a noun, the ring of an installation's keys",
-    "plan_drawing": "a noun, the picture of a plan",
     "routing": "the field's noun for the choice of a model",
     "wording": "a noun, the form in which something is said",
 }

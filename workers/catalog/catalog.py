@@ -31,8 +31,9 @@ from mandate.workflows.contracts.policy import Rule
 from mandate.workflows.contracts.route import Route, RouteEntry, list_places
 from mandate.workflows.contracts.tool import Tool, ToolDefinition
 from mandate.workflows.contracts.tool_entry import AgentTool, McpTools
-from mandate.workflows.rules import plan_targets, policy
-from mandate.workflows.rules.plans import find_faults
+from mandate.workflows.rules import policy
+from mandate.workflows.rules.plans import targets
+from mandate.workflows.rules.plans.faults import find_faults
 
 AGENTS = Path("deploy/agents")
 """Folder of agents that are made in code, if they had files."""
@@ -218,12 +219,12 @@ class Catalog:
     def _demand_sound(self, plan: PlanSpec) -> None:
         """Do nothing for a plan without faults; raise `ValueError` with all of them."""
         agents = {
-            name: plan_targets.of_agent(spec)
+            name: targets.of_agent(spec)
             for name, spec in self.specs.items()
             if not name.startswith(plan_members.PREFIX)
         }
         known = {name: loaded.pinned.plan for name, loaded in self.plans.items()}
-        plans = {name: plan_targets.of_plan(spec) for name, spec in known.items() if spec is not None}
+        plans = {name: targets.of_plan(spec) for name, spec in known.items() if spec is not None}
         if found := find_faults(plan, agents=agents, tools={}, plans=plans):
             raise ValueError("; ".join(f"{key_path(place)}: {message}" for place, message in found))
 

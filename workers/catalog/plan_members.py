@@ -8,9 +8,9 @@ from mandate.workers.catalog.tools import ToolResolver
 from mandate.workflows.contracts.agent import AgentSpec, PinnedAgent
 from mandate.workflows.contracts.plan import PlanSpec
 from mandate.workflows.contracts.tool_entry import AgentTool
-from mandate.workflows.rules import plan_targets
-from mandate.workflows.rules.plan_progress import name_tool
-from mandate.workflows.rules.plan_targets import Target
+from mandate.workflows.rules.plans import targets
+from mandate.workflows.rules.plans.progress import name_tool
+from mandate.workflows.rules.plans.targets import Target
 
 PREFIX = "plan:"
 """Of the names of plans among those of agents."""
@@ -57,7 +57,7 @@ def list_tools(plan: PlanSpec, search: ToolResolver) -> dict[str, Target] | None
         return None
     found = {made.tool.name: made for made in search.tools}
     own = (name for name, entry in search.entry_of.items() if entry < len(plan.tools))
-    return {name: plan_targets.of_tool(found[name]) for name in own if name in found}
+    return {name: targets.of_tool(found[name]) for name in own if name in found}
 
 
 def place_in_steps(

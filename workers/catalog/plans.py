@@ -12,10 +12,10 @@ from mandate.workers.catalog.agents import agent_paths
 from mandate.workflows.contracts.agent import AgentSpec
 from mandate.workflows.contracts.faults import did_you_mean
 from mandate.workflows.contracts.plan import PlanSpec
-from mandate.workflows.rules import graphs, plan_targets
-from mandate.workflows.rules import plans as rules
 from mandate.workflows.rules.cel.shapes import list_names
-from mandate.workflows.rules.plan_targets import Target
+from mandate.workflows.rules.plans import faults as rules
+from mandate.workflows.rules.plans import graphs, targets
+from mandate.workflows.rules.plans.targets import Target
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +104,8 @@ def find_faults(scan: PlanScan, agents: Mapping[str, AgentSpec], tools: ToolsOfP
     """
     # What these take and give is not known, yet they are there.
     plans = dict.fromkeys(scan.others, Target())
-    plans |= {file.spec.name: plan_targets.of_plan(file.spec) for file in scan.files}
-    known = {name: plan_targets.of_agent(spec) for name, spec in agents.items()}
+    plans |= {file.spec.name: targets.of_plan(file.spec) for file in scan.files}
+    known = {name: targets.of_agent(spec) for name, spec in agents.items()}
     for file in scan.files:
         own = tools.get(file.spec.name)
         for place, message in rules.find_faults(file.spec, agents=known, tools=own, plans=plans):
@@ -115,8 +115,8 @@ def find_faults(scan: PlanScan, agents: Mapping[str, AgentSpec], tools: ToolsOfP
 
 def find_warnings(scan: PlanScan, agents: Mapping[str, AgentSpec], tools: ToolsOfPlans) -> Iterator[Fault]:
     """Yield what will probably not go well in plans without faults; the arguments are those of `find_faults`."""
-    plans = {file.spec.name: plan_targets.of_plan(file.spec) for file in scan.files}
-    known = {name: plan_targets.of_agent(spec) for name, spec in agents.items()}
+    plans = {file.spec.name: targets.of_plan(file.spec) for file in scan.files}
+    known = {name: targets.of_agent(spec) for name, spec in agents.items()}
     for file in scan.files:
         own = tools.get(file.spec.name)
         for place, message in rules.find_warnings(file.spec, agents=known, tools=own, plans=plans):

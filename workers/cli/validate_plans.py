@@ -19,8 +19,9 @@ from mandate.workers.cli.output import Output, write_error
 from mandate.workers.secrets import Secrets
 from mandate.workers.settings import Settings, find_plans
 from mandate.workflows.contracts.plan import PlanSpec
-from mandate.workflows.rules import plan_drawing, plans, quantities
-from mandate.workflows.rules.plan_targets import find_kind
+from mandate.workflows.rules import quantities
+from mandate.workflows.rules.plans import diagram, order
+from mandate.workflows.rules.plans.targets import find_kind
 
 _SUFFIXES = (".yaml", ".yml")
 
@@ -102,13 +103,13 @@ def _print(out: Output, shown: Sequence[Loaded], warnings: Iterable[Fault], *, d
         if is_mermaid:
             title = f"%% {spec.name}\n" if len(shown) > 1 else ""
             between = "\n" if number else ""
-            out.print(f"{between}{title}{plan_drawing.write_mermaid(spec)}")
+            out.print(f"{between}{title}{diagram.write_mermaid(spec)}")
             continue
         if draws and number:
             out.print("")
         out.print(Text.assemble((spec.name, "bold"), f"  {loaded.path}  {describe_counts(spec)}"))
         if draws:
-            _, _, drawing = plan_drawing.draw(spec, out.result.width).partition("\n\n")
+            _, _, drawing = diagram.draw(spec, out.result.width).partition("\n\n")
             out.print("", drawing)
 
 
@@ -118,7 +119,7 @@ def describe_counts(plan: PlanSpec) -> str:
     of = ", ".join(quantities.count_noun(kinds[kind], kind) for kind in ("agent", "tool", "plan") if kinds[kind])
     lists = sum(step.for_each is not None for step in plan.steps)
     many = f", {lists} for each of a list" if lists else ""
-    levels = quantities.count_noun(len(plans.list_levels(plan)), "level")
+    levels = quantities.count_noun(len(order.list_levels(plan)), "level")
     return f"{quantities.count_noun(len(plan.steps), 'step')} ({of}{many}) in {levels}"
 
 
@@ -132,13 +133,13 @@ def _to_json(loaded: Loaded, *, draws: bool, is_mermaid: bool, width: int) -> di
         "path": str(loaded.path),
         "version": loaded.digest[:12],
         "steps": [step.id for step in spec.steps],
-        "levels": list(map(list, plans.list_levels(spec))),
+        "levels": list(map(list, order.list_levels(spec))),
         **{f"{kind}s": sorted(set(of_kind)) for kind, of_kind in names.items()},
     }
     if draws:
-        told["drawing"] = plan_drawing.draw(spec, width)
+        told["drawing"] = diagram.draw(spec, width)
     if is_mermaid:
-        told["mermaid"] = plan_drawing.write_mermaid(spec)
+        told["mermaid"] = diagram.write_mermaid(spec)
     return told
 
 

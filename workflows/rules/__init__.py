@@ -12,13 +12,6 @@ budget: reservations within limits
 budget_use: use of a run's limits
 children: shares and results of children
 price: cost of a call, and its bound
-plans: needs, levels and faults of plans
-plan_progress: steps that begin, ends of plans
-plan_targets: agents, tools and plans of steps
-plan_expressions: expressions of plans
-plan_drawing: plans as pictures
-plan_shares: shares of steps in a budget
-graphs: levels and cycles of what needs what
 patience: time for which calls are repeated
 local_activities: activities that run within a workflow task
 period_budgets: budgets that a run counts in
@@ -40,4 +33,5 @@ redaction: sensitive arguments, masked
 names: names that read as one
 marks: computation of marks
 cel: conditions in CEL
+plans: plans before they begin and under way
 """

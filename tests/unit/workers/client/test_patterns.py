@@ -12,9 +12,9 @@ from mandate.workers.client import patterns
 from mandate.workers.client.patterns import chain, debate, fan_out, plan_and_execute, reflect, supervise
 from mandate.workflows.contracts.budget import Budget, BudgetRequest
 from mandate.workflows.contracts.plan import PlanSpec
-from mandate.workflows.rules import plans
 from mandate.workflows.rules.cel.evaluation import Facts
-from mandate.workflows.rules.plan_targets import Target
+from mandate.workflows.rules.plans import faults, order
+from mandate.workflows.rules.plans.targets import Target
 
 NAMES = st.from_regex(r"[a-zA-Z][a-zA-Z0-9_-]{0,63}", fullmatch=True) | st.sampled_from(
     ["in", "true", "a", "a_2", "a-2"]
@@ -26,11 +26,11 @@ def find(made: PlanSpec) -> list[Any]:
     """Faults and warnings where all agents answer with texts."""
     agents = {step.agent: Target() for step in made.steps if step.agent is not None}
     known: dict[str, Any] = {"agents": agents, "tools": {}, "plans": {}}
-    return [*plans.find_faults(made, **known), *plans.find_warnings(made, **known)]
+    return [*faults.find_faults(made, **known), *faults.find_warnings(made, **known)]
 
 
 def levels(made: PlanSpec) -> list[list[str]]:
-    return [list(level) for level in plans.list_levels(made)]
+    return [list(level) for level in order.list_levels(made)]
 
 
 def evaluate(text: str, outputs: dict[str, Any], value: Any = None) -> Any:
@@ -211,7 +211,7 @@ def test_votes_are_hidden_in_the_first_round_and_nameless_in_the_next() -> None:
     assert evaluate(second["own"], cast) == {"answer": "b"}
     assert evaluate(second["others"], cast) == [{"answer": "a"}]
     assert made.output == "{'answer': steps.judge.output, 'baseline': steps.alone_7.output}"
-    assert plans.list_needs(steps["alone_2"]) == {"alone_1"}
+    assert order.list_needs(steps["alone_2"]) == {"alone_1"}
     assert levels(made)[0] == ["alone_1", "vote_1_1", "vote_2_1", "vote_3_1"]
 
 

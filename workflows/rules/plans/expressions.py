@@ -13,7 +13,7 @@ from mandate.workflows.rules.cel.shapes import ANYTHING, ListShape, ObjectShape,
 from mandate.workflows.rules.cel.tree import NAME
 from mandate.workflows.rules.cel.variables import list_reads
 from mandate.workflows.rules.plain_text import shorten
-from mandate.workflows.rules.plan_targets import Targets, find_output
+from mandate.workflows.rules.plans.targets import Targets, find_output
 
 Role = Literal["input", "for_each", "when", "success", "output"]
 """Key that an expression belongs to; `output` is the plan's."""

@@ -4,9 +4,10 @@ import textwrap
 from collections.abc import Iterator
 
 from mandate.workflows.contracts.plan import PlanSpec, PlanStep
-from mandate.workflows.rules import graphs, plans, quantities
+from mandate.workflows.rules import quantities
 from mandate.workflows.rules.plain_text import make_plain, shorten
-from mandate.workflows.rules.plan_targets import TargetKind, find_kind
+from mandate.workflows.rules.plans import graphs, order
+from mandate.workflows.rules.plans.targets import TargetKind, find_kind
 
 WIDTH = 100
 """Columns of a terminal of which nothing is known."""
@@ -30,7 +31,7 @@ def draw(plan: PlanSpec, width: int = WIDTH) -> str:
     of which there are at least `LEAST_WIDTH`.
     """
     width = max(width, LEAST_WIDTH)
-    levels = plans.list_levels(plan)
+    levels = order.list_levels(plan)
     placed = {name for level in levels for name in level}
     left_out = tuple(step.id for step in plan.steps if step.id not in placed)
     steps = {step.id: step for step in plan.steps}
@@ -55,10 +56,10 @@ def write_mermaid(plan: PlanSpec) -> str:
 
     Its nodes have names of their own, since an id may be a word of Mermaid; agents are round, plans have two edges.
     """
-    order = [name for level in plans.list_levels(plan) for name in level]
-    placed = set(order)
-    order += [step.id for step in plan.steps if step.id not in placed]
-    nodes = {name: f"s{number}" for number, name in enumerate(order, 1)}
+    names = [name for level in order.list_levels(plan) for name in level]
+    placed = set(names)
+    names += [step.id for step in plan.steps if step.id not in placed]
+    nodes = {name: f"s{number}" for number, name in enumerate(names, 1)}
     steps = {step.id: step for step in plan.steps}
     lines = ["flowchart TD"]
     for name, node in nodes.items():
@@ -66,7 +67,7 @@ def write_mermaid(plan: PlanSpec) -> str:
         label = "<br/>".join(part.translate(_ESCAPED) for part in (name, *_list_facts(steps[name])))
         lines.append(f'    {node}{left}"{label}"{right}')
     for name, node in nodes.items():
-        needed = graphs.sort_names(plans.list_needs(steps[name]) & nodes.keys())
+        needed = graphs.sort_names(order.list_needs(steps[name]) & nodes.keys())
         lines += [f"    {nodes[before]} --> {node}" for before in needed]
     return "\n".join(lines)
 
@@ -86,7 +87,7 @@ def _draw_step(step: PlanStep, head: str, id_columns: int, width: int) -> Iterat
     yield from _wrap(f"{begin}{doer}", indent, width)
     for fact in facts:
         yield from _wrap(f"{indent}{fact}", f"{indent}  ", width)
-    if needs := graphs.sort_names(plans.list_needs(step)):
+    if needs := graphs.sort_names(order.list_needs(step)):
         yield from _wrap(f"{indent}<- {', '.join(needs)}", f"{indent}   ", width)
 
 

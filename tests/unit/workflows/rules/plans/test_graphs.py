@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mandate.workflows.rules import graphs
+from mandate.workflows.rules.plans import graphs
 
 NAMES = [f"n{number}" for number in range(12)]
 

@@ -10,7 +10,7 @@ from mandate.workflows.rules import quantities
 from mandate.workflows.rules.cel.shapes import list_names
 from mandate.workflows.rules.children import LENT
 from mandate.workflows.rules.period_budgets import format_usd
-from mandate.workflows.rules.plan_targets import Targets
+from mandate.workflows.rules.plans.targets import Targets
 
 MOST_NAMED = 6
 """Steps that one sentence names, those with the largest shares."""

@@ -1,55 +1,14 @@
-"""Plans: what each step needs, the order that follows, and all that is wrong with a plan before it begins."""
+"""Faults of plans: all that is wrong with one before it begins, and what will probably not go well."""
 
 from collections.abc import Iterator, Mapping
-from functools import lru_cache
 
 from mandate.workflows.contracts.faults import Located, Place, did_you_mean
 from mandate.workflows.contracts.plan import PlanSpec, PlanStep
-from mandate.workflows.rules import graphs, plan_shares
-from mandate.workflows.rules.cel import evaluation
-from mandate.workflows.rules.cel.evaluation import Unevaluable
 from mandate.workflows.rules.cel.shapes import list_names
-from mandate.workflows.rules.cel.variables import list_reads
-from mandate.workflows.rules.plan_expressions import (
-    STEPS,
-    PlanReader,
-    Reading,
-    find_constant,
-    list_expressions,
-)
-from mandate.workflows.rules.plan_targets import Misfit, Target, Targets, find_kind, find_misfits, find_place
-
-CACHED = 16_384
-"""Expressions whose references a process keeps: those of a few of the largest plans, which are asked for each move."""
-
-
-@lru_cache(maxsize=CACHED)
-def find_references(expression: str) -> frozenset[str]:
-    """Return the steps that an expression reads; none where it cannot be read."""
-    tree = evaluation.parse(expression)
-    if isinstance(tree, Unevaluable):
-        return frozenset()
-    return frozenset(read.key for read in list_reads(tree) if read.variable == STEPS and read.key is not None)
-
-
-def list_needs(step: PlanStep) -> frozenset[str]:
-    """Return the steps that must have ended before a step begins: those it depends on, and those it reads."""
-    read = (find_references(found.text) for found in list_expressions(step) if found.role != "success")
-    return frozenset(step.depends_on).union(*read)
-
-
-def map_needs(plan: PlanSpec) -> dict[str, frozenset[str]]:
-    """Return the steps that each step needs; only those that the plan has."""
-    ids = {step.id for step in plan.steps}
-    return {step.id: list_needs(step) & ids for step in plan.steps}
-
-
-def list_levels(plan: PlanSpec) -> tuple[tuple[str, ...], ...]:
-    """Return the steps in waves, each of which can run side by side once those before it have ended.
-
-    Steps of one wave are in the order of their ids. Those that wait for each other, and what needs them, are left out.
-    """
-    return graphs.list_levels(map_needs(plan))
+from mandate.workflows.rules.plans import graphs, shares
+from mandate.workflows.rules.plans.expressions import PlanReader, Reading, find_constant, list_expressions
+from mandate.workflows.rules.plans.order import find_references, map_needs
+from mandate.workflows.rules.plans.targets import Misfit, Target, Targets, find_kind, find_misfits, find_place
 
 
 def find_faults(
@@ -72,7 +31,7 @@ def find_faults(
     found += _describe_cycles(plan, needs)
     if plan.output is not None:
         found += ((("output",), fault) for fault in reader.read_output(plan.output).faults)
-    found += plan_shares.find_faults(plan, targets)
+    found += shares.find_faults(plan, targets)
     return list(dict.fromkeys(found))
 
 

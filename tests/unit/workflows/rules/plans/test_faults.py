@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from mandate.workflows.contracts.budget import BudgetRequest
 from mandate.workflows.contracts.faults import Located, key_path
 from mandate.workflows.contracts.plan import PlanSpec, PlanStep
-from mandate.workflows.rules import plans
-from mandate.workflows.rules.plan_targets import Target
+from mandate.workflows.rules.plans import faults as rules
+from mandate.workflows.rules.plans import order
+from mandate.workflows.rules.plans.targets import Target
 
 ORDER: dict[str, Any] = {
     "type": "object",
@@ -55,12 +56,12 @@ def told(found: Iterable[Located]) -> list[str]:
 
 
 def faults(made: PlanSpec) -> list[str]:
-    return told(plans.find_faults(made, agents=AGENTS, tools=TOOLS, plans=PLANS))
+    return told(rules.find_faults(made, agents=AGENTS, tools=TOOLS, plans=PLANS))
 
 
 def warnings(made: PlanSpec) -> list[str]:
     assert faults(made) == []
-    return told(plans.find_warnings(made, agents=AGENTS, tools=TOOLS, plans=PLANS))
+    return told(rules.find_warnings(made, agents=AGENTS, tools=TOOLS, plans=PLANS))
 
 
 @pytest.mark.parametrize(
@@ -75,7 +76,7 @@ def warnings(made: PlanSpec) -> list[str]:
     ],
 )
 def test_references_are_found_by_syntax(expression: str, found: set[str]) -> None:
-    assert plans.find_references(expression) == found
+    assert order.find_references(expression) == found
 
 
 def test_a_step_needs_what_it_depends_on_and_what_its_expressions_read() -> None:
@@ -89,9 +90,9 @@ def test_a_step_needs_what_it_depends_on_and_what_its_expressions_read() -> None
         success="output != 'steps.f'",
     )
 
-    assert plans.list_needs(step) == {"b", "c", "d", "e"}
-    assert plans.list_needs(PlanStep(id="a", agent="writer", input="steps.b.output")) == {"b"}
-    assert plans.list_needs(PlanStep(id="a", agent="writer")) == frozenset()
+    assert order.list_needs(step) == {"b", "c", "d", "e"}
+    assert order.list_needs(PlanStep(id="a", agent="writer", input="steps.b.output")) == {"b"}
+    assert order.list_needs(PlanStep(id="a", agent="writer")) == frozenset()
 
 
 def test_levels_are_steps_that_can_run_side_by_side() -> None:
@@ -103,7 +104,7 @@ def test_levels_are_steps_that_can_run_side_by_side() -> None:
         {"id": "alone", "agent": "writer", "depends_on": ["nobody"]},
     )
 
-    assert plans.list_levels(made) == (("alone", "begin"), ("s2", "s10"), ("end",))
+    assert order.list_levels(made) == (("alone", "begin"), ("s2", "s10"), ("end",))
 
 
 def test_a_plan_without_faults_has_none() -> None:
@@ -344,7 +345,7 @@ def test_runs_below_a_plan_need_depth_and_children() -> None:
 def test_what_is_not_known_is_not_checked() -> None:
     made = plan({"id": "a", "agent": "x", "input": "1"}, {"id": "b", "tool": "y", "input": "steps.a.output.z"})
 
-    assert plans.find_faults(made, agents=None, tools=None, plans=None) == []
+    assert rules.find_faults(made, agents=None, tools=None, plans=None) == []
 
 
 def test_all_faults_are_told_together() -> None:
@@ -427,7 +428,7 @@ def test_order_of_definition_does_not_matter(drawn: list[dict[str, Any]], shuffl
     one, other = plan(*steps, **keys), plan(*shuffled, **keys)
 
     assert by_step(one) == by_step(other)
-    assert plans.list_levels(one) == plans.list_levels(other)
+    assert order.list_levels(one) == order.list_levels(other)
 
 
 def by_step(made: PlanSpec) -> set[tuple[str, ...]]:
@@ -441,7 +442,7 @@ def by_step(made: PlanSpec) -> set[tuple[str, ...]]:
             ),
             message,
         )
-        for place, message in (*plans.find_faults(made, **known), *plans.find_warnings(made, **known))
+        for place, message in (*rules.find_faults(made, **known), *rules.find_warnings(made, **known))
     }
 
 
@@ -451,8 +452,8 @@ def test_any_text_is_an_expression_or_a_fault(text: str) -> None:
         return
     made = plan({"id": "a", "agent": "writer", "input": text, "success": text, "for_each": text})
 
-    assert all(message for _, message in plans.find_faults(made, agents=AGENTS, tools=TOOLS, plans=PLANS))
-    plans.list_levels(made)
+    assert all(message for _, message in rules.find_faults(made, agents=AGENTS, tools=TOOLS, plans=PLANS))
+    order.list_levels(made)
 
 
 def test_large_plans_are_checked_in_seconds() -> None:
@@ -465,5 +466,5 @@ def test_large_plans_are_checked_in_seconds() -> None:
     started = time.process_time()
 
     assert faults(made) == []
-    assert len(plans.list_levels(made)) == 2000
+    assert len(order.list_levels(made)) == 2000
     assert time.process_time() - started < 20

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from mandate.workflows.contracts.plan import PlanSpec
 from mandate.workflows.rules.plain_text import make_plain_lines
-from mandate.workflows.rules.plan_drawing import LEAST_WIDTH, draw, write_mermaid
+from mandate.workflows.rules.plans.diagram import LEAST_WIDTH, draw, write_mermaid
 
 
 def plan(*steps: dict[str, Any], **keys: Any) -> PlanSpec:
