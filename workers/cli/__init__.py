@@ -20,16 +20,8 @@ live_text: text of a model as it comes
 control: `steer`, `pause`, `resume`, `stop`
 plan: `mandate plan`
 plan_show: the steps of a run of a plan
-validate_plans: plans in words and drawings
 validate: `mandate validate`
-validate_agents: agents in words
-validate_costs: costs of agents in words
-validate_policies: policies in words
-validate_budgets: budgets in words
-validate_call: verdict on one call
-validate_accept: acceptance of MCP tools
-validate_endpoints: file of providers in words
-validate_live: one call of a model
+validation: pages of `mandate validate`
 worker: `mandate worker`
 worker_watch: `mandate worker --watch`
 watched_files: files of a worker, and their changes

@@ -18,7 +18,7 @@ from mandate.workers.catalog.budgets import budgets_path, read_budgets
 from mandate.workers.cli.errors import DONE, CliError
 from mandate.workers.cli.options import Invocation, offline_verb
 from mandate.workers.cli.output import print_table
-from mandate.workers.cli.validate_budgets import describe_limits, describe_runs
+from mandate.workers.cli.validation.budgets import describe_limits, describe_runs
 from mandate.workers.settings import Settings
 from mandate.workflows.contracts.base import JsonObject
 from mandate.workflows.contracts.budget import Amount

@@ -44,7 +44,7 @@ async def validate(
     Exit code 0: all plans can be run. 2: something is wrong; all of it is told.
     """
     # Here: the catalog takes long to import, and other verbs do without it.
-    from mandate.workers.cli.validate_plans import validate_plans  # noqa: PLC0415 - only for this verb
+    from mandate.workers.cli.validation.plans import validate_plans  # noqa: PLC0415 - only for this verb
 
     return await validate_plans(call.out, source, draws=draw, is_mermaid=mermaid)
 

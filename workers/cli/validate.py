@@ -27,12 +27,12 @@ from mandate.workers.catalog.tools import AnnouncedWaits
 from mandate.workers.cli.errors import DONE, REFUSED, CliError
 from mandate.workers.cli.options import Invocation, offline_verb
 from mandate.workers.cli.output import write_error
-from mandate.workers.cli.validate_accept import accept_words, offer_json
-from mandate.workers.cli.validate_agents import agent_json, describe_control, print_catalog
-from mandate.workers.cli.validate_budgets import print_budgets
-from mandate.workers.cli.validate_call import call_json, judge_call, print_call
-from mandate.workers.cli.validate_endpoints import endpoint_json, print_endpoints
-from mandate.workers.cli.validate_policies import check_policies, policy_json, print_policies
+from mandate.workers.cli.validation.acceptance import accept_words, offer_json
+from mandate.workers.cli.validation.agents import agent_json, describe_control, print_catalog
+from mandate.workers.cli.validation.budgets import print_budgets
+from mandate.workers.cli.validation.call import call_json, judge_call, print_call
+from mandate.workers.cli.validation.endpoints import endpoint_json, print_endpoints
+from mandate.workers.cli.validation.policies import check_policies, policy_json, print_policies
 from mandate.workers.project import SettingsError, read_project
 from mandate.workers.secrets import Secrets
 from mandate.workers.settings import Settings
@@ -92,7 +92,7 @@ async def validate(
                 "--call nor --accept"
             )
         # Here: the SDK of a vendor takes long to import.
-        from mandate.workers.cli.validate_live import call_live  # noqa: PLC0415 - only for calls
+        from mandate.workers.cli.validation.live import call_live  # noqa: PLC0415 - only for calls
 
         return await call_live(call.out, replace(settings, endpoints=files[0] if files else settings.endpoints), live)
     sources = _sources(settings, files)

@@ -12,7 +12,7 @@ from pydantic import JsonValue
 from mandate.workers.cli import edit
 from mandate.workers.cli.errors import CliError
 from mandate.workers.cli.run import read_input
-from mandate.workers.cli.validate_call import judge_call
+from mandate.workers.cli.validation.call import judge_call
 
 SMILE = "\U0001f600"
 LATIN = "is not UTF-8 text: byte 0xe9 cannot be read; save the file as UTF-8"

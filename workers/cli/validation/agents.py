@@ -12,7 +12,7 @@ from mandate.workers.catalog.catalog import Catalog, Loaded
 from mandate.workers.catalog.policy_summary import Outcome, outcomes, runs_unasked
 from mandate.workers.catalog.provider_tools import FindProtocol, list_rewritings
 from mandate.workers.cli.output import Output, print_table
-from mandate.workers.cli.validate_costs import costs_json, describe_costs
+from mandate.workers.cli.validation.costs import costs_json, describe_costs
 from mandate.workflows.contracts.agent import PinnedAgent
 from mandate.workflows.contracts.policy import Approvers
 from mandate.workflows.contracts.tool import ToolDefinition
