@@ -296,6 +296,32 @@ async def test_nobody_else_reports_for_a_child_or_tells_it_anything(site: Site, 
     assert await texts_told(site, result.head) == [f"[c{n}: completed, $0.0000]\nIt is a." for n in (1, 2)]
 
 
+async def test_a_copy_of_what_a_parent_told_its_child_counts_no_second_time(site: Site) -> None:
+    """Whoever may read the child's history sends again the pause that the parent has taken back since."""
+    site.write("boss", [{"call": [{"worker": {"task": "a"}}]}, {"say": "done"}], tools=[{"agent": "worker"}])
+    site.write("worker", [{"call": [{"look": {"what": "a", "held": True}}]}, {"say": "It is a."}])
+    async with site.serving():
+        handle = await site.start("boss")
+        child = await begun(site, f"{handle.id}/c1")
+        async with asyncio.timeout(30):
+            while not calls_of(child.id, "look"):
+                await asyncio.sleep(0.05)
+        for verb in ("pause", "resume"):
+            await handle.execute_update(verb, {"by": "ann@example.com", "tree": True})
+        told: list[Payload] = []
+        async with asyncio.timeout(30):
+            while len(told) < 2:
+                signals = [event.workflow_execution_signaled_event_attributes async for event in
+                           child.fetch_history_events()]  # fmt: skip
+                told = [one.input.payloads[0] for one in signals if one.signal_name == "tell_child"]
+        await child.signal("tell_child", RawValue(told[0]))
+        LET_GO.add(child.id)
+        result = await asyncio.wait_for(handle.result(), 20)
+
+    assert b'"pause"' in told[0].data
+    assert result.status is RunStatus.COMPLETED
+
+
 async def test_a_result_that_somebody_forged_is_not_believed(site: Site, client: Client) -> None:
     """Who answers for our queue with a workflow of our name: its child ends with what it likes."""
     site.write("boss", [{"call": [{"worker": {"task": "a"}}]}, {"say": "done"}], tools=[{"agent": "worker"}])

@@ -98,6 +98,23 @@ async def test_a_fan_out_runs_side_by_side_and_keeps_the_order_of_its_items(site
     assert (each.items, each.completed, each.failed) == (20, 20, 0)
 
 
+@pytest.mark.parametrize(("of_plan", "of_step"), [(3, None), (50, 3), (2, 3)])
+async def test_no_more_calls_are_under_way_than_the_plan_and_the_step_allow(
+    site: Site, of_plan: int, of_step: int | None
+) -> None:
+    each = {"id": "each", "for_each": "input", "tool": "look", "input": {"what": "string(item)", "seconds": "0.1"}}
+    limit = {} if of_step is None else {"max_parallel": of_step}
+    write(site, "narrow", [{**each, **limit}], max_parallel=of_plan)
+    async with site.serving():
+        handle = await start(site, "narrow", list(range(9)))
+        result = await handle.result()
+
+    assert result.output == [f"looked at {number}" for number in range(9)]
+    calls = calls_of(handle.id, "look")
+    most = max(sum(one.began <= call.began < (one.ended or 0) for one in calls) for call in calls)
+    assert most == min(of_plan, of_step or of_plan)
+
+
 async def test_a_failed_branch_skips_only_those_that_need_it(site: Site) -> None:
     write(
         site,
