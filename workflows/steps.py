@@ -442,7 +442,9 @@ async def tell_child(child: str, run_id: str, message: ParentMessage) -> None:
         ApplicationError: it has ended.
     """
     told = marks.mark("child", marks.report_place(child, run_id), message)
-    await workflow.get_external_workflow_handle(child).signal(TELL_CHILD, told)
+    # The SDK forgets a cancellation that comes before the server has taken the signal.
+    sending = asyncio.create_task(workflow.get_external_workflow_handle(child).signal(TELL_CHILD, told))
+    await asyncio.shield(sending)
 
 
 async def report_to_parent(parent: str, result: BaseModel | None) -> None:
