@@ -246,6 +246,8 @@ class AgentActivities:
             message = UserMessage(role="user", parts=(TextPart(kind="text", text=start.text),), salt=salt)
             if start.agent.models and (excess := find_excess(start.agent, message)) is not None:
                 raise _bad_input(f"input: {excess}")
+            if start.below:
+                await self._transcript.blobs.put(*start.below)
             chain = await self._transcript.start(offered.digest, message, offered.content)
             store = await self._transcript.blobs.identity()
         log.info("child_pinned", agent=start.agent.name, digest=offered.digest, head=chain.head)

@@ -20,20 +20,24 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from mandate.activities import failures, heartbeat, other_runs
 from mandate.activities.keyring import Keyring
-from mandate.activities.toolbox import arguments
+from mandate.activities.toolbox import arguments, written_plans
 from mandate.activities.transcript.blobs import BlobMissing
 from mandate.activities.transcript.log import TranscriptLog
 from mandate.activities.transcript.pinned_agents import PinnedAgents
 from mandate.workflows.contracts.agent import PinnedAgent
-from mandate.workflows.contracts.base import Digest, JsonObject, canonical_json
-from mandate.workflows.contracts.children import ChildRequest, FindReport, ReportFound
+from mandate.workflows.contracts.base import Digest, JsonObject, canonical_json, digest_of
+from mandate.workflows.contracts.children import ChildReport, ChildRequest, FindReport, ReportFound
 from mandate.workflows.contracts.marks import METADATA_KEY, MarkKind
 from mandate.workflows.contracts.model import Usage
-from mandate.workflows.contracts.run import AGENT_WORKFLOW, PLAN_WORKFLOW, EffectEntry, EffectLog, RunResult, RunStatus
+from mandate.workflows.contracts.plan import PlanStep
+from mandate.workflows.contracts.run import AGENT_WORKFLOW, PLAN_WORKFLOW, EffectEntry, EffectLog, RunStatus
 from mandate.workflows.contracts.state import RunState
 from mandate.workflows.contracts.tool import AgentBinding, Tool
-from mandate.workflows.rules import budget, plain_text, redaction, wording
+from mandate.workflows.rules import budget, plain_text, quantities, redaction, wording
+from mandate.workflows.rules import children as rules_children
 from mandate.workflows.rules.children import build_unknown, list_ids
+from mandate.workflows.rules.plans.progress import name_tool
+from mandate.workflows.rules.plans.written import read_plan
 from mandate.workflows.rules.result import sum_usage
 
 ENDING_SECONDS, ENDING_PAUSE_SECONDS = 5.0, 0.2
@@ -60,6 +64,19 @@ class ChildStart:
     text: str
     goal: str
     """The same as people may see it."""
+    below: tuple[bytes, ...] = ()
+    """Agents that may work below it and are not stored yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlanMade:
+    """Agent that carries out a plan of a model."""
+
+    digest: Digest
+    agent: PinnedAgent
+    content: bytes
+    below: tuple[bytes, ...]
+    """As of `ChildStart`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +90,9 @@ class AskedCall:
     @property
     def goal(self) -> str:
         """The task as people may see it: nothing of an agent that is asked something sensitive."""
+        if self.binding.plans is not None:
+            count = len(read_plan(self.arguments).steps)
+            return f"a plan of {quantities.count_noun(count, 'step')}, written by the run above"
         if not self.tool.sensitive:
             return self.text
         hidden = redaction.mask(self.arguments, self.tool.sensitive)
@@ -80,7 +100,9 @@ class AskedCall:
 
     @property
     def text(self) -> str:
-        """The task of the child."""
+        """The task of the child; of one that carries out a plan, what that is asked."""
+        if self.binding.plans is not None:
+            return written_plans.write_input(self.arguments)
         task = self.arguments.get(self.binding.task) if self.binding.task is not None else None
         return task if isinstance(task, str) else canonical_json(self.arguments).decode()
 
@@ -97,9 +119,44 @@ class AskedCalls:
         asked = await self.read(request.head, request.index, request.edited)
         assert asked.tool.child is not None
         digest = asked.tool.child.digest
-        return ChildStart(
-            digest, await self._agents.get(digest), await self._transcript.blobs.get(digest), asked.text, asked.goal
-        )
+        agent = await self._agents.get(digest)
+        if asked.binding.plans is not None:
+            made = await self._make(agent, asked)
+            return ChildStart(made.digest, made.agent, made.content, asked.text, asked.goal, made.below)
+        return ChildStart(digest, agent, await self._transcript.blobs.get(digest), asked.text, asked.goal)
+
+    async def _make(self, agent: PinnedAgent, asked: AskedCall) -> "PlanMade":
+        """Return what carries out the plan of a call: `agent` has the tools and rules for it."""
+        plan = read_plan(asked.arguments)
+        tools = [made for made in agent.tools if not isinstance(made.binding, AgentBinding)]
+        steps, below, known = list[PlanStep](), list[bytes](), set[str]()
+        for step in plan.steps:
+            own = agent.definition(step.agent) if step.agent is not None else None
+            if own is None or own.tool.child is None:
+                steps.append(step)
+                continue
+            child = await self._agents.get(own.tool.child.digest)
+            schema = step.output_schema or child.output_schema
+            # Names are those of the plan as it was written: its schemas are filled in after.
+            name = name_tool(plan, step)
+            steps.append(step.model_copy(update={"output_schema": schema}))
+            if name in known:
+                continue
+            known.add(name)
+            limits = rules_children.lower_budget(child.budget, step.budget, step.timeout)
+            changed = child.model_copy(update={"budget": limits, "output_schema": schema})
+            terms = own.tool.child.model_copy(update={"share": rules_children.find_terms(limits)})
+            if changed != child:
+                changed = changed.model_copy(update={"base": child.base or own.tool.child.digest})
+                content = canonical_json(changed.model_dump(mode="json"))
+                below.append(content)
+                terms = terms.model_copy(update={"digest": digest_of(content)})
+            tool = own.tool.model_copy(update={"name": name, "child": terms})
+            tools.append(own.model_copy(update={"tool": tool}))
+        kept = plan.model_copy(update={"steps": tuple(steps)})
+        made = agent.model_copy(update={"plan": kept, "tools": tuple(tools)})
+        content = canonical_json(made.model_dump(mode="json"))
+        return PlanMade(digest_of(content), PinnedAgent.model_validate_json(content), content, tuple(below))
 
     async def read(self, head: Digest, index: int, edited: Digest | None) -> AskedCall:
         """Return call number `index` of the turn at `head`, with the arguments that people put in place of its own.
@@ -212,7 +269,7 @@ class ChildActivities:
         at = event.event_time.ToDatetime().astimezone()
         return await self._keyring.is_genuine_now(kind, place, payload.data, payload.metadata.get(METADATA_KEY), at)
 
-    async def _read_end(self, handle: WorkflowHandle[Any, Any], first: str) -> RunResult:
+    async def _read_end(self, handle: WorkflowHandle[Any, Any], first: str) -> ChildReport:
         """Return the result of a child that has ended, or what can be told in its place."""
         events = handle.fetch_history_events(event_filter_type=WorkflowHistoryEventFilterType.CLOSE_EVENT)
         closing = await anext(events)
@@ -221,7 +278,7 @@ class ChildActivities:
             info = activity.info()
             place = (info.namespace, handle.id, first)
             if len(returned) == 1 and await self._is_genuine("report", place, returned[0], closing):
-                return RunResult.model_validate_json(returned[0].data)
+                return ChildReport.model_validate_json(returned[0].data)
             return build_unknown(handle.id, "its result was not made by a worker of this installation")
         reason = _describe_end(closing)
         try:
@@ -284,13 +341,13 @@ def _describe_end(closing: HistoryEvent) -> str:
     return "it ended without a result"
 
 
-def _build(child: str, state: RunState | None, reason: str) -> RunResult:
+def _build(child: str, state: RunState | None, reason: str) -> ChildReport:
     """Return what takes the place of a child's result: how it stood as it ended, `None` if it had not begun.
 
     What it was about to do may be done.
     """
     uncertain = tuple(_list_uncertain(child, state)) if state is not None else ()
-    return RunResult(
+    return ChildReport(
         status=RunStatus.DECLINED,
         output=None,
         output_digest=None,
@@ -301,6 +358,7 @@ def _build(child: str, state: RunState | None, reason: str) -> RunResult:
         effects=state.effects.model_copy(update={"last": ()}) if state is not None else EffectLog(),
         uncertain=uncertain,
         tainted=state is not None and state.tainted,
+        refused=state.recovery.refused if state is not None and state.child is not None and state.child.in_plan else {},
     )
 
 

@@ -16,7 +16,7 @@ from mandate.workflows.contracts.marks import Marked
 from mandate.workflows.contracts.model import Finish, ModelReply
 from mandate.workflows.contracts.plan import PlanRequest
 from mandate.workflows.contracts.run import RunRequest, RunResult, RunStatus
-from mandate.workflows.contracts.state import Answered, Rescue, Resolution, RunState, Trouble
+from mandate.workflows.contracts.state import Answered, RecoveryState, Rescue, Resolution, RunState, Trouble
 from mandate.workflows.handlers import MessageHandlers
 from mandate.workflows.loop import parent, session, start, visibility
 from mandate.workflows.loop.compensation import Compensation
@@ -108,6 +108,7 @@ class AgentWorkflow(MessageHandlers):
             tainted=pinned.agent.tainted or pinned.tainted,
             child=parent.begin(request) if isinstance(request, ChildRequest) else None,
             origin=pinned.origin,
+            recovery=RecoveryState(refused=request.refused if isinstance(request, ChildRequest) else {}),
             quick=dict.fromkeys(pinned.slow, False),
             route=pinned.route,
         )

@@ -5,7 +5,7 @@ import sys
 
 from pydantic import JsonValue
 
-from mandate.activities.toolbox import arguments
+from mandate.activities.toolbox import arguments, written_plans
 from mandate.activities.transcript import sensitive_arguments
 from mandate.activities.transcript.blobs import Blobs
 from mandate.activities.transcript.conversation import Conversation
@@ -47,7 +47,11 @@ async def edit_call(
     if canonical_json(arguments.convert(definition, whole)) == canonical_json(arguments.convert(definition, current)):
         return None
     view = arguments.hide_sensitive(definition, whole, salt)
-    view = view if definition.tool.remote is not None else arguments.shorten_texts(view)
+    view = (
+        view
+        if definition.tool.remote is not None
+        else arguments.shorten_texts(view, written_plans.find_limit(definition, arguments.SHOWN_BYTES))
+    )
     size = len(canonical_json(view))
     if size > REMOTE_LIMIT_BYTES:
         raise EditRefused(f"the arguments have {size} bytes; the limit is {REMOTE_LIMIT_BYTES}")
@@ -75,7 +79,7 @@ def restore_hidden(value: JsonValue, current: JsonObject, definition: ToolDefini
     if not isinstance(value, dict):
         return value
     # What the workflow was shown depends on the other calls of its turn: every reference that there can be is known.
-    view = arguments.hide_sensitive(definition, current, salt)
+    view = written_plans.drop_facts(definition, arguments.hide_sensitive(definition, current, salt))
     known = dict(sensitive_arguments.match_references(arguments.shorten_texts(view, 0), current))
     known.update(sensitive_arguments.match_references(arguments.shorten_texts(view, sys.maxsize), current))
     try:

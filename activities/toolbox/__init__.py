@@ -6,6 +6,7 @@ definitions in `workers/catalog/tools.py`, its row in `workers/worker.py`, what 
 
 base: contract of a toolbox
 builtin: definitions of tools that every agent has
+written_plans: `run_plan`, the tool for plans of models
 read_result: a long result, read on
 python: calls of Python tools
 returned_values: values of functions as text

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from pydantic import JsonValue
 
-from mandate.activities.toolbox import schema, schema_types
+from mandate.activities.toolbox import schema, schema_types, written_plans
 from mandate.activities.toolbox.argument_names import find_name_fault
 from mandate.activities.toolbox.redaction import strike_sensitive
 from mandate.activities.toolbox.schema_names import Names
@@ -29,6 +29,7 @@ def read(definition: ToolDefinition, text: str) -> JsonObject:
         ValueError: they are no strict JSON object, or do not fit the tool; the text is for the model.
     """
     arguments = schema.parse_arguments("" if text.strip() == "null" and not _takes_any(definition) else text)
+    arguments = written_plans.drop_facts(definition, arguments)
     fault = find_misfit(definition, arguments)
     if fault is not None:
         raise ValueError(fault)
@@ -54,6 +55,7 @@ def find_misfit(definition: ToolDefinition, arguments: JsonObject) -> str | None
     """
     fault = find_name_fault(definition.input_schema, arguments)
     fault = fault or schema.find_misfit(definition.input_schema, arguments, sensitive=definition.tool.sensitive)
+    fault = fault or written_plans.find_misfit(definition, arguments)
     return fault if fault is None else strike_sensitive(fault, definition.tool, arguments)
 
 
@@ -102,7 +104,7 @@ def call_digest(tool: str, arguments: JsonObject, salt: bytes | None = None) -> 
 
 def convert(definition: ToolDefinition, arguments: JsonObject) -> JsonObject:
     """Return `arguments` as conditions see them: numbers as the tool's schema declares them, all texts whole."""
-    return schema_types.convert_numbers(definition.input_schema, arguments)
+    return schema_types.convert_numbers(definition.input_schema, written_plans.add_facts(definition, arguments))
 
 
 def hide_sensitive(definition: ToolDefinition, arguments: JsonObject, salt: bytes | None) -> JsonObject:

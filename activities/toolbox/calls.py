@@ -2,17 +2,25 @@
 
 from collections.abc import Sequence
 
-from mandate.activities.toolbox import arguments
+from mandate.activities.toolbox import arguments, written_plans
 from mandate.activities.transcript import sensitive_arguments
 from mandate.activities.transcript.log import Chain, TranscriptLog
 from mandate.workflows.contracts.agent import PinnedAgent
 from mandate.workflows.contracts.base import Digest, canonical_json
 from mandate.workflows.contracts.model import Finish
-from mandate.workflows.contracts.tool import CALLS_PER_TURN, REMOTE_LIMIT_BYTES, TURN_LIMIT_BYTES, CallRequest
+from mandate.workflows.contracts.tool import (
+    CALLS_PER_TURN,
+    REMOTE_LIMIT_BYTES,
+    TURN_LIMIT_BYTES,
+    CallRequest,
+    ToolDefinition,
+)
 from mandate.workflows.contracts.transcript import AssistantMessage, CallPart, Message
 from mandate.workflows.rules import plain_text
 
 MISFIT_CHARACTERS = 300
+PLAN_MISFIT_CHARACTERS = 2000
+"""Of a plan all that is wrong is told at once."""
 
 
 def read_calls(
@@ -37,7 +45,7 @@ def read_calls(
             remote = definition.tool.remote is not None
             view = arguments.hide_sensitive(definition, call.arguments, salt)
             if not remote:
-                view = arguments.shorten_texts(view, min(share, arguments.SHOWN_BYTES))
+                view = arguments.shorten_texts(view, min(share, _find_shown(definition)))
             size = len(canonical_json(view))
             remote_bytes += size if remote else 0
             limit = REMOTE_LIMIT_BYTES if remote else min(share, REMOTE_LIMIT_BYTES)
@@ -49,6 +57,10 @@ def read_calls(
             call = call.model_copy(update={"repeat": seen.count(call.digest) - 1})
         requests.append(call)
     return tuple(requests)
+
+
+def _find_shown(definition: ToolDefinition) -> int:
+    return written_plans.find_limit(definition, arguments.SHOWN_BYTES)
 
 
 _UNWRITTEN = "its arguments are empty; write {} to call it with none"
@@ -67,15 +79,16 @@ def _call(agent: PinnedAgent, part: CallPart, finish: Finish, salt: bytes | None
     try:
         whole = arguments.read(definition, part.arguments)
     except ValueError as error:
-        return _misfit(part.tool, str(error))
+        is_plan = written_plans.find_terms(definition) is not None
+        return _misfit(part.tool, str(error), PLAN_MISFIT_CHARACTERS if is_plan else MISFIT_CHARACTERS)
     if not definition.tool.effect.changes_world:
         return CallRequest(tool=part.tool, arguments=whole)
     digest = arguments.call_digest(part.tool, whole, salt if definition.tool.sensitive else None)
     return CallRequest(tool=part.tool, arguments=whole, digest=digest)
 
 
-def _misfit(tool: str, reason: str) -> CallRequest:
-    return CallRequest(tool=tool[:64], misfit=plain_text.shorten(f"not called: {reason}", MISFIT_CHARACTERS))
+def _misfit(tool: str, reason: str, length: int = MISFIT_CHARACTERS) -> CallRequest:
+    return CallRequest(tool=tool[:64], misfit=plain_text.shorten(f"not called: {reason}", length))
 
 
 async def list_digests(agent: PinnedAgent, chain: Chain, transcript: TranscriptLog) -> list[Digest]:

@@ -7,6 +7,7 @@ tools: entries of `tools`
 children: agents as tools of agents
 plans: plan files
 plan_members: plans as agents without models
+written_plans: plans of models, carried out
 mcp_acceptance: words of MCP servers, accepted
 provider_tools: tools as the models' vendors take them
 prices: prices and windows of models

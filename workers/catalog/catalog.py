@@ -10,7 +10,7 @@ from pathlib import Path
 from mandate.activities.documents import Document, Fault, in_order
 from mandate.activities.files import FileError
 from mandate.activities.toolbox import builtin
-from mandate.workers.catalog import children, mcp_acceptance, plan_members, provider_tools
+from mandate.workers.catalog import children, mcp_acceptance, plan_members, provider_tools, written_plans
 from mandate.workers.catalog import plans as catalog_plans
 from mandate.workers.catalog.agents import AgentFile, Scan, find_unknown_providers, scan_agents
 from mandate.workers.catalog.checks import AgentChecks
@@ -29,7 +29,7 @@ from mandate.workflows.contracts.faults import Place, key_path
 from mandate.workflows.contracts.plan import PlanSpec
 from mandate.workflows.contracts.policy import Rule
 from mandate.workflows.contracts.route import Route, RouteEntry, list_places
-from mandate.workflows.contracts.tool import Tool, ToolDefinition
+from mandate.workflows.contracts.tool import RUN_PLAN, Tool, ToolDefinition
 from mandate.workflows.contracts.tool_entry import AgentTool, McpTools
 from mandate.workflows.rules import policy
 from mandate.workflows.rules.plans import targets
@@ -160,9 +160,11 @@ class Catalog:
             found += [*draft.priced.faults(), *draft.route_faults(), *draft.model_faults()]
             if draft.plan is None:
                 found += children.find_faults(draft.document, draft.spec, specs)
+            if not draft.search.faults:
+                found += written_plans.find_faults(draft.document, draft.spec, specs, draft.search.tools)
         if not found and _is_whole(source):
             found += _shared_faults(shared, drafts)
-        members = {} if found else {draft.spec.name: draft.pin() for draft in drafts}
+        members = {} if found else dict(chain.from_iterable(draft.pin(specs) for draft in drafts))
         for draft in drafts if not found else ():
             unsigned = children.find_unsigned(draft.document, members[draft.spec.name], members, draft.spec)
             unpriced = children.find_unpriced(draft.document, draft.spec, members, specs)
@@ -259,7 +261,10 @@ class _Draft:
 
     def list_builtins(self, definitions: tuple[ToolDefinition, ...]) -> tuple[ToolDefinition, ...]:
         """Return the built-in tools of the agent."""
-        return (*definitions, builtin.GO_BACK) if self.spec.backtrack else definitions
+        own = [builtin.GO_BACK] if self.spec.backtrack else []
+        if self.spec.plans is not None:
+            own.append(written_plans.define_tool(self.spec.plans))
+        return (*definitions, *own)
 
     def place(self, faults: Iterable[Fault], specs: Mapping[str, AgentSpec]) -> Iterable[Fault]:
         """Return faults where people look for them: those of agents that a plan names at its steps."""
@@ -331,8 +336,8 @@ class _Draft:
     def _reach(self, rule: Rule) -> list[Tool]:
         return self.tools if rule.verdict == "allow" else self.all_tools
 
-    def pin(self) -> Member:
-        """Return the agent as runs keep it, but for the addresses of its children."""
+    def pin(self, specs: Mapping[str, AgentSpec]) -> Iterator[tuple[str, Member]]:
+        """Yield the agent as runs keep it, but for the addresses of its children; and what carries out its plans."""
         whole = PinnedAgent(
             name=self.spec.name if self.plan is None else self.plan.name,
             instructions=self.spec.instructions,
@@ -360,7 +365,12 @@ class _Draft:
             tainted=any(map(mcp_acceptance.is_strange, self.spec.tools)),
         )
         entries = {entry.name or entry.agent: entry for entry in self.spec.tools if isinstance(entry, AgentTool)}
-        return Member(whole if self.plan is None else plan_members.pin_plan(whole, self.plan), entries)
+        name, plans = self.spec.name, self.spec.plans
+        if plans is not None:
+            entries[RUN_PLAN] = written_plans.make_entry(name, plans)
+            yield entries[RUN_PLAN].agent, written_plans.make_member(whole, plans, specs)
+            whole = written_plans.complete(whole, plans, specs)
+        yield name, Member(whole if self.plan is None else plan_members.pin_plan(whole, self.plan), entries)
 
     def load(self, linked: Linked) -> Loaded:
         """Return the agent as a worker offers it."""

@@ -7,13 +7,12 @@ from dataclasses import dataclass, field
 from mandate.activities.documents import Document, Fault
 from mandate.workflows.contracts.agent import AgentSpec, PinnedAgent
 from mandate.workflows.contracts.base import Digest, canonical_json, digest_of
-from mandate.workflows.contracts.budget import Budget, BudgetRequest
-from mandate.workflows.contracts.faults import did_you_mean
+from mandate.workflows.contracts.faults import Place, did_you_mean
 from mandate.workflows.contracts.policy import Asking, Rule
-from mandate.workflows.contracts.tool import AgentBinding, ChildAgent, Effect, Tool, ToolDefinition
+from mandate.workflows.contracts.tool import RUN_PLAN, AgentBinding, ChildAgent, Effect, Tool, ToolDefinition
 from mandate.workflows.contracts.tool_entry import TASK, TASK_SCHEMA, AgentTool
-from mandate.workflows.rules import budget, wording
-from mandate.workflows.rules.children import LENT
+from mandate.workflows.rules import wording
+from mandate.workflows.rules.children import LENT, find_terms, lower_budget
 
 UNLINKED: Digest = "A" * 43
 """Address of a child's agent until that is known."""
@@ -22,6 +21,15 @@ NAME_CHARACTERS = 64
 INSTRUCTIONS_SHOWN = 300
 SCHEMA_CHARACTERS = 2000
 """Longest schema of an answer that the description of a tool has."""
+
+
+def list_agents(spec: AgentSpec) -> Iterator[tuple[Place, AgentTool]]:
+    """Yield the agents that an agent may start: those of its tools, then those of its model's plans."""
+    for index, entry in enumerate(spec.tools):
+        if isinstance(entry, AgentTool):
+            yield ("tools", index, "agent"), entry
+    for index, name in enumerate(spec.plans.agents if spec.plans is not None else ()):
+        yield ("plans", "agents", index), AgentTool.model_construct(agent=name, name=name)
 
 
 def define_tool(entry: AgentTool, agents: Mapping[str, AgentSpec]) -> ToolDefinition:
@@ -36,10 +44,7 @@ def define_tool(entry: AgentTool, agents: Mapping[str, AgentSpec]) -> ToolDefini
         names = sorted(other.rpartition(":")[2] for other in agents if other.rpartition(":")[0] == kind)
         known = f"there are {', '.join(names)}" if names else "there are none"
         raise ValueError(f"there is no {kind or 'agent'} {name!r}{did_you_mean(name, names)} {known}")
-    limits = lower_budget(spec.budget, entry)
-    share = BudgetRequest.model_construct(
-        **{name: getattr(limits, name) for name in (*LENT, "wall_time", "depth") if getattr(limits, name) is not None}
-    )
+    limits = lower_budget(spec.budget, entry.budget, entry.timeout)
     settings = {
         "tags": entry.tags,
         "risk": entry.risk,
@@ -54,7 +59,7 @@ def define_tool(entry: AgentTool, agents: Mapping[str, AgentSpec]) -> ToolDefini
             agent=name,
             is_plan=bool(kind),
             digest=UNLINKED,
-            share=BudgetRequest.model_validate(share.model_dump()),
+            share=find_terms(limits),
         ),
     ).model_copy(update={key: value for key, value in settings.items() if value is not None})
     made = ToolDefinition(
@@ -64,12 +69,6 @@ def define_tool(entry: AgentTool, agents: Mapping[str, AgentSpec]) -> ToolDefini
         binding=AgentBinding(kind="agent", agent=name, task=TASK if entry.input_schema is None else None),
     )
     return made if entry.result_limit is None else made.model_copy(update={"result_limit_bytes": entry.result_limit})
-
-
-def lower_budget(own: Budget, entry: AgentTool) -> Budget:
-    """Return the limits of an agent as a child: those of its own file, lowered by the entry of the tool."""
-    asked = entry.budget if entry.timeout is None else entry.budget.model_copy(update={"wall_time": entry.timeout})
-    return budget.lower(own, asked)
 
 
 def _describe(entry: AgentTool, spec: AgentSpec) -> str:
@@ -140,7 +139,8 @@ class Family:
             if entry is None or asked is None:
                 tools.append(made)
                 continue
-            child = self._adopt(entry, handed_down)
+            # What carries out its plans has all its rules.
+            child = self._adopt(entry, above if made.tool.name == RUN_PLAN else handed_down)
             below |= {**child.below, child.digest: child.content}
             tool = made.tool.model_copy(update={"child": asked.model_copy(update={"digest": child.digest})})
             tools.append(made.model_copy(update={"tool": tool}))
@@ -157,7 +157,7 @@ class Family:
 
     def _adopt_anew(self, entry: AgentTool, above: Sequence[Rule]) -> Linked:
         member, root = self._members[entry.agent], self.link(entry.agent)
-        changes: dict[str, object] = {"budget": lower_budget(member.pinned.budget, entry)}
+        changes: dict[str, object] = {"budget": lower_budget(member.pinned.budget, entry.budget, entry.timeout)}
         if entry.output_schema is not None:
             changes["output_schema"] = entry.output_schema
         child = self._link(Member(member.pinned.model_copy(update=changes), member.entries), above)
@@ -233,10 +233,9 @@ def list_below(
 
 def find_faults(document: Document, spec: AgentSpec, agents: Mapping[str, AgentSpec]) -> Iterator[Fault]:
     """Yield agents of an agent that work below themselves, and that demand more of who asks than it does."""
-    for index, entry in enumerate(spec.tools):
-        if not isinstance(entry, AgentTool) or entry.agent not in agents:
+    for place, entry in list_agents(spec):
+        if entry.agent not in agents:
             continue
-        place = ("tools", index, "agent")
         if (cycle := _find_cycle(spec.name, entry.agent, agents)) is not None:
             yield document.fault(place, f"an agent cannot work below itself: {' -> '.join(cycle)}")
 
@@ -251,7 +250,7 @@ def _find_cycle(root: str, name: str, agents: Mapping[str, AgentSpec]) -> list[s
         if way[-1] in seen or way[-1] not in agents:
             continue
         seen.add(way[-1])
-        waiting += [[*way, entry.agent] for entry in agents[way[-1]].tools if isinstance(entry, AgentTool)]
+        waiting += [[*way, entry.agent] for _, entry in list_agents(agents[way[-1]])]
     return None
 
 
@@ -261,10 +260,10 @@ def find_unsigned(
     """Yield agents whose starts are signed while those of the agent above them are not."""
     if member.pinned.needs_signed_start:
         return
-    for index, entry in enumerate(spec.tools):
-        if isinstance(entry, AgentTool) and members[entry.agent].pinned.needs_signed_start:
+    for place, entry in list_agents(spec):
+        if members[entry.agent].pinned.needs_signed_start:
             yield document.fault(
-                ("tools", index, "agent"),
+                place,
                 f"who asks for a run of {entry.agent!r} signs for it, and nobody signs for one of {spec.name!r}; "
                 "its decisions must be signed too (`people: {signature: required}`)",
             )
@@ -276,15 +275,13 @@ def find_unpriced(
     """Yield agents of an agent with a limit in money below which a model without a price works."""
     if spec.budget.cost_usd is None:
         return
-    for index, entry in enumerate(spec.tools):
-        if not isinstance(entry, AgentTool):
-            continue
+    for place, entry in list_agents(spec):
         for name in _list_names(entry.agent, specs):
             # One with a limit of its own has that fault itself.
             models = [pin.model for pin in members[name].pinned.route if pin.price is None]
             if models and specs[name].budget.cost_usd is None:
                 yield document.fault(
-                    ("tools", index, "agent"),
+                    place,
                     f"no price is known for {models[0]!r}, the model of {specs[name].name!r}, and 'budget' limits "
                     f"'cost_usd' for all that works below; add 'price' in the 'models' of {specs[name].name!r}",
                 )
@@ -294,8 +291,8 @@ def _list_names(name: str, specs: Mapping[str, AgentSpec]) -> list[str]:
     """Return an agent and all that may work below it, as far as they are there."""
     found, waiting = {name: None}, [name]
     while waiting:
-        for entry in specs[waiting.pop()].tools:
-            if isinstance(entry, AgentTool) and entry.agent in specs and entry.agent not in found:
+        for _, entry in list_agents(specs[waiting.pop()]):
+            if entry.agent in specs and entry.agent not in found:
                 found[entry.agent] = None
                 waiting.append(entry.agent)
     return list(found)

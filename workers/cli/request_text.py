@@ -5,7 +5,7 @@ import shlex
 from datetime import datetime
 from typing import assert_never
 
-from pydantic import JsonValue
+from pydantic import JsonValue, ValidationError
 from rich.text import Text
 
 from mandate.workers.cli.connection import Connection
@@ -13,6 +13,7 @@ from mandate.workers.cli.edit import as_yaml
 from mandate.workers.cli.output import Output
 from mandate.workers.client.decisions import Target
 from mandate.workflows.contracts.request import Need, OpenRequests, Request
+from mandate.workflows.contracts.tool import RUN_PLAN
 from mandate.workflows.rules import commands, decisions, wording
 
 SERVER_MEANINGS = {
@@ -79,6 +80,9 @@ def print_request(
     if meanings is not None:
         out.print("", Text("what can be chosen", style="bold"))
         out.print(*(f"  {choice:<13} {meanings[choice]}" for choice in request.choices))
+    if request.tool == RUN_PLAN and (drawn := _draw_plan(arguments)) is not None:
+        out.print("", Text("the plan", style="bold"))
+        out.print(_indented(drawn))
     if request.tool is not None and request.kind != "question":
         out.print("", Text(f"arguments of {request.tool}", style="bold"))
         out.print(_indented(written(arguments)))
@@ -94,6 +98,16 @@ def print_request(
         out.print("", Text("decisions that did not count", style="bold"))
     for refusal in refused:
         out.print(f"  {decisions.format_time(refusal.at)}  {refusal.by} chose {refusal.choice}: {refusal.reason}")
+
+
+def _draw_plan(arguments: JsonValue) -> str | None:
+    """Return the picture of a plan, if the whole of it is there."""
+    from mandate.workflows.rules.plans import diagram, written  # noqa: PLC0415 - only where people see a plan
+
+    try:
+        return diagram.draw(written.read_plan(arguments)) if isinstance(arguments, dict) else None
+    except ValidationError:
+        return None
 
 
 def _agreement(run: OpenRequests, request: Request) -> list[str]:

@@ -12,10 +12,16 @@ from temporalio.converter import DataConverter
 
 from mandate.workers.client.earlier_run import find_earlier_run
 from mandate.workers.client.rounds import AT_A_TIME
-from mandate.workflows.contracts.children import CHILD_DONE, ChildRequest, FindReport, OpenChild, ReportFound
+from mandate.workflows.contracts.children import (
+    CHILD_DONE,
+    ChildReport,
+    ChildRequest,
+    FindReport,
+    OpenChild,
+    ReportFound,
+)
 from mandate.workflows.contracts.marks import Marked, read_as
 from mandate.workflows.contracts.model import Usage
-from mandate.workflows.contracts.run import RunResult
 from mandate.workflows.contracts.state import RunState
 from mandate.workflows.rules.children import build_unknown
 
@@ -42,7 +48,7 @@ class Child:
     """Position of its call in the turn."""
     is_started: bool = False
     """It is known that it runs for this call: a workflow of its id may have been there before."""
-    result: RunResult | None = None
+    result: ChildReport | None = None
     """Its report; `None` for one that is open."""
 
     @property
@@ -64,7 +70,7 @@ class ChildReported:
     """A child that has ended, and its result or what takes the place of one."""
 
     child: Child
-    result: RunResult
+    result: ChildReport
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +181,7 @@ class ChildHistory:
             return None
         try:
             (given,) = await self.converter.decode(payloads)
-            return self._report(child, read_as(RunResult, given)) if isinstance(given, Marked) else None
+            return self._report(child, read_as(ChildReport, given)) if isinstance(given, Marked) else None
         except (ValidationError, ValueError, RuntimeError):
             return None
 
@@ -201,7 +207,7 @@ class ChildHistory:
     def _find(self, child_id: str) -> Child | None:
         return next((child for child in self.open.values() if child.workflow_id == child_id), None)
 
-    def _report(self, child: Child, result: RunResult) -> ChildReported:
+    def _report(self, child: Child, result: ChildReport) -> ChildReported:
         child.result = result
         del self.open[child.index]
         self.ended = [*self.ended, child][-ENDED_KEPT:]

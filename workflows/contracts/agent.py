@@ -1,21 +1,22 @@
 """An agent: as people write it, as a run pins it, and as the workflow holds it."""
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import (
     Field,
     field_validator,
+    model_validator,
 )
 
-from mandate.workflows.contracts.base import Digest, JsonObject, Name, Record, Spec
+from mandate.workflows.contracts.base import Digest, Duration, JsonObject, Name, Record, Spec
 from mandate.workflows.contracts.budget import Budget, BudgetRequest
 from mandate.workflows.contracts.children import ChildRequest
 from mandate.workflows.contracts.compensation import CompensationSpec
 from mandate.workflows.contracts.context import ContextSpec
-from mandate.workflows.contracts.faults import find_repeated, given_twice, refuse
+from mandate.workflows.contracts.faults import Located, find_repeated, given_twice, refuse
 from mandate.workflows.contracts.origin import ContinuesRequest, Origin
-from mandate.workflows.contracts.plan import PlanSpec
+from mandate.workflows.contracts.plan import MOST_PLANNED, PlanSpec
 from mandate.workflows.contracts.policy import Asking, RequesterIs, Rule
 from mandate.workflows.contracts.route import (
     ModelName,
@@ -32,6 +33,32 @@ from mandate.workflows.contracts.route import (
 from mandate.workflows.contracts.tool import Tool, ToolDefinition
 from mandate.workflows.contracts.tool_entry import ToolEntry, entry_name
 from mandate.workflows.contracts.verification import CheckPin, CheckSpec, ProbePin, ProbeSpec
+
+
+class PlansSpec(Spec):
+    """Terms of the plans of an agent's model."""
+
+    agents: tuple[Name, ...] = Field(
+        default=(), description="Agents that its steps may name, of files beside this one."
+    )
+    tools: tuple[Name, ...] = Field(default=(), description="Tools of this agent that its steps may name.")
+    steps: int = Field(default=20, ge=1, le=MOST_PLANNED, description="Steps of one plan at most.")
+    budget: BudgetRequest = Field(
+        default=BudgetRequest(), description="Limits of one plan, reserved of those of the run that makes it."
+    )
+    timeout: Duration | None = Field(default=None, description="Longest time of one plan, for example `1h`.")
+
+    @model_validator(mode="after")
+    def _keys_fit_together(self) -> Self:
+        found: list[Located] = []
+        for key in ("agents", "tools"):
+            found += [((key, *place), message) for place, message in given_twice(getattr(self, key))]
+        if not self.agents and not self.tools:
+            found.append(((), "names neither 'agents' nor 'tools'; leave it out, or name what steps may call"))
+        if self.timeout is not None and self.budget.wall_time is not None:
+            found.append((("timeout",), "is the same as 'wall_time' of 'budget'; give one of them"))
+        refuse(found)
+        return self
 
 
 class AgentSpec(Spec):
@@ -89,6 +116,11 @@ class AgentSpec(Spec):
         default=False,
         strict=True,
         description="Whether the model may go back to an earlier step and try another way, at most `attempts` times.",
+    )
+    plans: PlansSpec | None = Field(
+        default=None,
+        description="Lets the model carry out plans that it writes, with the tool `run_plan`: `{agents: [...], "
+        "tools: [...]}` say what their steps may name.",
     )
     budget: Budget = Field(default=Budget(), description="Limits of one run.")
     context: ContextSpec = Field(default=ContextSpec(), description="How the conversation is kept within the window.")

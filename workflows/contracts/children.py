@@ -7,8 +7,8 @@ from pydantic import AwareDatetime, ConfigDict
 
 from mandate.workflows.contracts.base import Digest, Name, Record
 from mandate.workflows.contracts.budget import BudgetRequest, Limit
+from mandate.workflows.contracts.plan import PlanResult
 from mandate.workflows.contracts.policy import RequesterIs
-from mandate.workflows.contracts.run import RunResult
 
 MOST_CHILDREN = 1000
 """Children of one run where its budget does not say."""
@@ -51,6 +51,10 @@ class ChildRequest(Record):
     store: str = ""
     """Id of the parent's store, whose keys the mark is made with."""
     tainted: bool = False
+    in_plan: bool = False
+    """It is a plan, or below one."""
+    refused: dict[Digest, str] = {}
+    """As of `RecoveryState`, for plans and what is below them: nobody is asked for these again."""
 
 
 class ChildState(Record):
@@ -65,10 +69,19 @@ class ChildState(Record):
     speaker: str | None = None
     lent: tuple[Limit, ...] = ()
     """As of `ChildRequest`."""
+    in_plan: bool = False
+    """As of `ChildRequest`."""
     reports: bool = False
     """The parent has continued as new: only a signal tells it that the child has ended."""
     heard: int = 0
     """Number of the last message of the parent: none before it counts any more."""
+
+
+class ChildReport(PlanResult):
+    """Result of a child as its parent takes it in; the steps are those of a plan that did not end well."""
+
+    refused: dict[Digest, str] = {}
+    """As of `RecoveryState`, for plans: what people rejected in it and below it."""
 
 
 class OpenChild(Record):
@@ -92,7 +105,7 @@ class OpenChild(Record):
     stopped: int = 0
     """1 once it was told to stop, 2 to take nothing back."""
     has_ended: bool = False
-    report: RunResult | None = None
+    report: ChildReport | None = None
     """Its result, until that is taken in; `None` where it has ended without one."""
 
 
@@ -133,7 +146,7 @@ class ReportFound(Record):
     """Workflow id of the one that was looked for; empty if that was named."""
     run_id: str = ""
     """First run id of its chain."""
-    result: RunResult | None = None
+    result: ChildReport | None = None
     """For one that has ended: its own, or what can be told in its place."""
 
 

@@ -18,6 +18,9 @@ from mandate.workflows.contracts.verification import CheckSpec
 MOST_STEPS = 2000
 """Steps of one plan, as it is written."""
 
+MOST_PLANNED = 200
+"""Steps of one plan that a model writes."""
+
 MOST_ITEMS = 2000
 """Items of one `for_each`."""
 

@@ -144,13 +144,35 @@ class ActivityBinding(Record):
     activity: RemoteActivity
 
 
+class PlanTarget(Record):
+    """An agent or a tool that steps of a plan may name, as far as calls of it can be checked."""
+
+    input_schema: JsonObject | None = None
+    """JSON Schema of what it is asked; `None` for anything."""
+    output_schema: JsonObject | None = None
+    """JSON Schema of its output; `None` where nothing says."""
+    share: BudgetRequest = BudgetRequest()
+    """Limits of one run of it."""
+
+
+class PlanTerms(Record):
+    """Terms of a plan that a model writes."""
+
+    agents: dict[Name, PlanTarget] = {}
+    tools: dict[Name, PlanTarget] = {}
+    steps: int
+    """Steps at most."""
+
+
 class AgentBinding(Record):
-    """Another agent, started as a child of the run."""
+    """Another agent or a plan, started as a child of the run."""
 
     kind: Literal["agent"]
     agent: Name
     task: str | None = None
     """The argument whose text the child is asked; `None` where it is asked all of them as JSON."""
+    plans: PlanTerms | None = None
+    """Set where the arguments are a plan, which the child carries out."""
 
 
 class BuiltinBinding(Record):
@@ -283,6 +305,7 @@ READ_RESULT = "read_result"
 """Name of the built-in tool that reads on in a long result."""
 KEEP_IN_MIND = "keep_in_mind"
 GO_BACK = "go_back"
+RUN_PLAN = "run_plan"
 
 INLINE_BYTES = 128
 """Results up to this size travel through Temporal; longer ones stay in the store."""

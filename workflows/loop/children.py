@@ -20,6 +20,7 @@ from mandate.workflows.contracts.children import (
     HARD_STOP,
     LOOK_AFTER,
     LOOK_AGAIN,
+    ChildReport,
     ChildRequest,
     FindReport,
     OpenChild,
@@ -29,7 +30,7 @@ from mandate.workflows.contracts.children import (
 from mandate.workflows.contracts.failures import Outcome
 from mandate.workflows.contracts.marks import Marked
 from mandate.workflows.contracts.model import Usage
-from mandate.workflows.contracts.run import EffectEntry, RunResult
+from mandate.workflows.contracts.run import EffectEntry
 from mandate.workflows.contracts.tool import ToolResult
 from mandate.workflows.loop.budget import RunBudget
 from mandate.workflows.loop.control import Control
@@ -39,6 +40,7 @@ from mandate.workflows.loop.tool_calls import JudgedCall
 from mandate.workflows.outcomes import Attempted
 from mandate.workflows.rules import children as rules
 from mandate.workflows.rules import effects, wording
+from mandate.workflows.rules import recovery as rules_recovery
 
 MOST_ID_BYTES = 1000
 """Of a workflow id, as the server takes it."""
@@ -98,6 +100,7 @@ class Children:
             return _refuse(reason or str(share))
         number = its.children_made + 1
         its.children_made = number
+        in_plan = asked.is_plan or its.plan is not None or (its.child is not None and its.child.in_plan)
         key = _held(number)
         self._budget.hold_share(key, share)
         request = ChildRequest(
@@ -114,6 +117,8 @@ class Children:
             lent=rules.list_lent(self._budget.limits),
             store=its.agent.store,
             tainted=its.tainted,
+            in_plan=in_plan,
+            refused=its.recovery.refused if in_plan else {},
         )
         reason = await self._place(placed, request, number, share.limits.wall_time)
         if reason is not None:
@@ -207,7 +212,7 @@ class Children:
         """Keep that a child has ended, and its report if it came with one."""
         for index, one in self._run.state.children.items():
             if one.id == child and one.report is None:
-                result = RunResult.model_validate_json(report) if report is not None else None
+                result = ChildReport.model_validate_json(report) if report is not None else None
                 ended = one.model_copy(update={"has_ended": True, "report": result})
                 self._run.state.children = {**self._run.state.children, index: ended}
                 return
@@ -249,7 +254,7 @@ class Children:
                 self._looks[child.id] = self._looks.get(child.id, 0) + 1
                 await self._look_for(index)
 
-    async def _find_result(self, index: int) -> RunResult | None:
+    async def _find_result(self, index: int) -> ChildReport | None:
         """Return the result of a child that has ended without a word; `None` if it has not ended after all."""
         child = self._run.state.children[index]
         found = await self._look_up(self._ask_for(child.id, index))
@@ -367,7 +372,7 @@ class Children:
                 raise
             return None
 
-    def _settle(self, index: int, result: RunResult) -> Attempted:
+    def _settle(self, index: int, result: ChildReport) -> Attempted:
         """Take what a child has done into the run, and return what the model is told of it."""
         its = self._run.state
         child = its.children[index]
@@ -379,6 +384,7 @@ class Children:
         unknown = rules.name_uncertain(child.id, result.uncertain)
         its.uncertain_below = (*its.uncertain_below, *unknown)[-rules.UNCERTAIN_KEPT :]
         its.tainted = its.tainted or result.tainted
+        its.recovery = rules_recovery.keep_refused(its.recovery, result.refused)
         its.children = {other: one for other, one in its.children.items() if other != index}
         self._watches.pop(child.id, None)
         if its.children:

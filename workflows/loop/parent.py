@@ -17,6 +17,7 @@ from mandate.workflows.contracts.request import Halt, Stop
 from mandate.workflows.contracts.run import RunResult
 from mandate.workflows.loop.control import Control
 from mandate.workflows.loop.run import Run
+from mandate.workflows.rules import children
 
 FOREIGN = "start request: it was not made by a run of an agent of this installation"
 
@@ -46,7 +47,13 @@ def begin(request: ChildRequest) -> ChildState:
     """Return the place of this run below its parent."""
     parent = workflow.info().parent
     assert parent is not None
-    return ChildState(parent=parent.workflow_id, depth=request.depth, speaker=request.speaker, lent=request.lent)
+    return ChildState(
+        parent=parent.workflow_id,
+        depth=request.depth,
+        speaker=request.speaker,
+        lent=request.lent,
+        in_plan=request.in_plan,
+    )
 
 
 def take_message(run: Run, args: tuple[Any, ...]) -> ParentMessage | None:
@@ -92,10 +99,7 @@ async def report(run: Run, result: RunResult | None) -> RawValue | None:
     if its is None:
         return None
     if result is not None:
-        # It is in the parent's history: the child's own record has the rest.
-        result = result.model_copy(update={"effects": result.effects.model_copy(update={"last": ()}), "head": None})
-        if result.output_digest is not None:
-            result = result.model_copy(update={"output": None})
+        result = children.build_report(result, run.state.recovery.refused if its.in_plan else {})
     if its.reports:
         # A parent that has ended hears nothing any more.
         with suppress(FailureError):

@@ -7,10 +7,11 @@ from datetime import timedelta
 from decimal import ROUND_DOWN, Decimal
 from typing import Any
 
-from mandate.workflows.contracts.base import canonical_json
+from mandate.workflows.contracts.base import Digest, canonical_json
 from mandate.workflows.contracts.budget import Amount, Budget, BudgetRequest, Ledger, Limit
-from mandate.workflows.contracts.children import MOST_CHILDREN, MOST_DEPTH
+from mandate.workflows.contracts.children import MOST_CHILDREN, MOST_DEPTH, ChildReport
 from mandate.workflows.contracts.model import Usage
+from mandate.workflows.contracts.plan import PlanResult
 from mandate.workflows.contracts.run import EffectEntry, EffectLog, RunResult, RunStatus
 from mandate.workflows.contracts.tool import ChildAgent, ToolResult
 from mandate.workflows.rules import budget as rules_budget
@@ -31,6 +32,11 @@ UNCERTAIN_TOLD = 10
 """Calls with an unknown outcome that the parent's model is told of."""
 
 REASON_CHARACTERS = 400
+
+STEPS_TOLD = 20
+"""Steps of a plan that did not end well, of which the run above is told."""
+
+STEP_CHARACTERS = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +84,17 @@ def find_share(
     return Share(asked_for, amount)
 
 
+def lower_budget(own: Budget, asked: BudgetRequest, timeout: timedelta | None) -> Budget:
+    """Return the limits of an agent as a child: its `own`, lowered by what is `asked` of one run."""
+    return rules_budget.lower(own, asked if timeout is None else asked.model_copy(update={"wall_time": timeout}))
+
+
+def find_terms(limits: Budget) -> BudgetRequest:
+    """Return what the run above has to know of a child's limits."""
+    names = (*LENT, "wall_time", "depth")
+    return BudgetRequest(**{name: value for name in names if (value := getattr(limits, name)) is not None})
+
+
 def list_lent(limits: Budget) -> tuple[Limit, ...]:
     """Return the limits of a run of which its children hold a part."""
     return tuple(name for name in LENT if getattr(limits, name) is not None)
@@ -119,11 +136,30 @@ def _write(name: str, value: Any) -> str:
     return f"${max(value, Decimal(0))}" if name == "cost_usd" else quantities.count_noun(max(value, 0), _WORDS[name])
 
 
-def write_answer(id: str, result: RunResult) -> ToolResult:  # noqa: A002 - a child's id
+def build_report(result: RunResult, refused: Mapping[Digest, str]) -> RunResult:
+    """Return a result as the parent gets it: what its own record has is not in the parent's history again.
+
+    `refused` is as of `ChildReport`.
+    """
+    changes: dict[str, object] = {"effects": result.effects.model_copy(update={"last": ()}), "head": None}
+    if result.output_digest is not None:
+        changes["output"] = None
+    if not isinstance(result, PlanResult) and not refused:
+        return result.model_copy(update=changes)
+    steps = [step for step in getattr(result, "steps", ()) if step.status != "completed"][:STEPS_TOLD]
+    short = [
+        step.model_copy(update={"output": None, "reason": wording.shorten(step.reason or "", STEP_CHARACTERS) or None})
+        for step in steps
+    ]
+    return ChildReport.model_validate({**dict(result), **changes, "steps": short, "refused": refused})
+
+
+def write_answer(id: str, result: ChildReport) -> ToolResult:  # noqa: A002 - a child's id
     """Return what the parent's model is told of a child that has ended: its output, status, cost, what is not known."""
     told = [f"{id.rpartition('/')[2]}: {result.status}, {wording.describe_cost(result.usage)}"]
     if result.reason and result.status is not RunStatus.COMPLETED:
         told.append(wording.shorten(result.reason, REASON_CHARACTERS))
+    told += (f"step {step.id} {step.status}{f': {step.reason}' if step.reason else ''}" for step in result.steps)
     if result.uncertain:
         lines = "; ".join(f"{entry.call} ({entry.reason})" for entry in result.uncertain[:UNCERTAIN_TOLD])
         more = f"; and {len(result.uncertain) - UNCERTAIN_TOLD} more" if len(result.uncertain) > UNCERTAIN_TOLD else ""
@@ -157,10 +193,10 @@ def name_uncertain(id: str, entries: tuple[EffectEntry, ...]) -> tuple[EffectEnt
     return tuple(entry if entry.run is not None else entry.model_copy(update={"run": id}) for entry in entries)
 
 
-def build_unknown(id: str, reason: str) -> RunResult:  # noqa: A002
+def build_unknown(id: str, reason: str) -> ChildReport:  # noqa: A002
     """Return what takes the place of a child's result where nobody can tell what it did."""
     lost = EffectEntry(step=0, tool="", call=id, key=id, run=id, reason=reason)
-    return RunResult(
+    return ChildReport(
         status=RunStatus.DECLINED,
         output=None,
         output_digest=None,

@@ -1,5 +1,7 @@
 """Recent failures of a run, and when they are for a person to settle."""
 
+from collections.abc import Mapping
+
 from mandate.workflows.contracts.base import Digest, JsonObject, canonical_json, digest_of
 from mandate.workflows.contracts.state import RecoveryState, Trouble
 from mandate.workflows.contracts.tool import ToolResult
@@ -93,6 +95,11 @@ def keep_refusal(state: RecoveryState, call: Digest, reason: str) -> RecoverySta
     """Return `state` with a call that a person has rejected."""
     kept = _keep_newest({**state.refused, call: wording.shorten(reason, 300)})
     return state.model_copy(update={"refused": kept})
+
+
+def keep_refused(state: RecoveryState, refused: Mapping[Digest, str]) -> RecoveryState:
+    """Return `state` with what people rejected elsewhere, in the words of there."""
+    return state.model_copy(update={"refused": _keep_newest({**state.refused, **refused})}) if refused else state
 
 
 def reset(state: RecoveryState) -> RecoveryState:

@@ -7,5 +7,6 @@ targets: agents, tools and plans of steps
 shares: shares of steps in a budget
 faults: all that is wrong with a plan
 diagram: plans as pictures
+written: plans that models write
 progress: steps that begin, ends of plans
 """

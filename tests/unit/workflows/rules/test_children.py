@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 
 from mandate.workflows.contracts.agent import AgentPin
 from mandate.workflows.contracts.budget import Amount, Budget, BudgetRequest, Ledger
+from mandate.workflows.contracts.children import ChildReport
 from mandate.workflows.contracts.model import Finish, ModelReply, Usage
+from mandate.workflows.contracts.plan import PlanResult, StepResult
 from mandate.workflows.contracts.run import EffectEntry, EffectLog, RunResult, RunStatus
 from mandate.workflows.contracts.state import RunState
 from mandate.workflows.contracts.tool import ChildAgent
@@ -134,8 +136,10 @@ def test_depth_and_children_are_limited(limit: dict[str, Any], depth: int, made:
     assert children.find_limit(Budget.model_validate(limit), depth=depth, made=made) == told
 
 
-def result(**changes: Any) -> RunResult:
-    return RunResult(status=RunStatus.COMPLETED, output="found", usage=Usage(model_calls=1)).model_copy(update=changes)
+def result(**changes: Any) -> ChildReport:
+    return ChildReport(status=RunStatus.COMPLETED, output="found", usage=Usage(model_calls=1)).model_copy(
+        update=changes
+    )
 
 
 LOST = EffectEntry(step=1, tool="send", call="send to=ann", key="k", reason="the line broke")
@@ -177,7 +181,7 @@ LOST = EffectEntry(step=1, tool="send", call="send to=ann", key="k", reason="the
     ],
 )
 def test_the_model_is_told_output_status_cost_and_what_is_not_known(
-    ended: RunResult, text: str, note: str | None, error: bool, cause: str | None
+    ended: ChildReport, text: str, note: str | None, error: bool, cause: str | None
 ) -> None:
     told = children.write_answer("boss/c1", ended)
 
@@ -240,3 +244,28 @@ def test_a_result_is_under_32_kib_whatever_happened_below() -> None:
 def test_the_model_is_told_again_what_may_have_happened_below() -> None:
     """After a cut nothing else tells it."""
     assert "send to=" in state_text.write_state(run_state(uncertain_below=(LONG,)))
+
+
+def test_a_report_of_a_plan_names_the_steps_that_did_not_end_well() -> None:
+    steps = (
+        StepResult(id="a", status="completed", output="x" * 500),
+        StepResult(id="b", status="failed", reason="no " + "r" * 400),
+        StepResult(id="c", status="skipped", reason="b failed"),
+    )
+    result = PlanResult(status=RunStatus.COMPLETED, output="x", head="h" * 43, steps=steps)
+
+    report = children.build_report(result, {"d" * 43: "ann rejected it"})
+
+    assert isinstance(report, ChildReport)
+    assert [(step.id, step.output) for step in report.steps] == [("b", None), ("c", None)]
+    assert len(report.steps[0].reason or "") <= children.STEP_CHARACTERS
+    assert (report.head, report.refused) == (None, {"d" * 43: "ann rejected it"})
+    note = children.write_answer("boss/c1", report).note or ""
+    assert note.startswith("c1: completed, $0.0000; step b failed: no r")
+    assert note.endswith("step c skipped: b failed")
+
+
+def test_a_report_of_an_agent_is_its_result_and_no_more() -> None:
+    result = RunResult(status=RunStatus.COMPLETED, output="x", head="h" * 43)
+
+    assert children.build_report(result, {}) == result.model_copy(update={"head": None})
