@@ -18,6 +18,7 @@ result_cache: results that answer equal calls
 tool_error: an attempt without a result
 retry_after: waits that others ask for
 failures: exceptions as Temporal failures
+board: values that runs share
 purse: model calls of an activity, each counted once
 guard: marks of activities' requests
 keyring: keys of an installation

@@ -9,6 +9,7 @@ import structlog
 from temporalio import activity
 
 from mandate.activities import failures, guard, heartbeat
+from mandate.activities.board import Boards
 from mandate.activities.heartbeat import Heart, Stopwatch
 from mandate.activities.own_files import OwnFiles
 from mandate.activities.people.signatures import KeysUnavailable, Signatures
@@ -63,6 +64,7 @@ class ToolActivities:
         self._own = own
         self._agents = agents
         self._transcript = transcript
+        self._boards = Boards(transcript.blobs)
 
     @activity.defn
     async def run_tool(self, request: ToolRequest) -> ToolResult:
@@ -160,7 +162,7 @@ class ToolActivities:
         log.info("tool_called")
         if definition.binding.kind == "builtin":
             try:
-                return await read_result(self._transcript, chain, whole)
+                return await self._call_builtin(request, chain, definition, whole)
             except failures.STORE_ERRORS as error:
                 raise ToolError(Outcome.NOT_SENT, str(error)) from None
         toolbox = self._toolboxes.get(definition.binding.kind)
@@ -180,6 +182,14 @@ class ToolActivities:
         except TimeoutError as error:
             reason = "the call took longer than its timeout" if limit.expired() else describe_error(error)
             raise ToolError(Outcome.UNKNOWN, reason) from None
+
+    async def _call_builtin(
+        self, request: ToolRequest, chain: Chain, definition: ToolDefinition, whole: JsonObject
+    ) -> ToolText:
+        if request.board is None:
+            return await read_result(self._transcript, chain, whole)
+        key = _context(request, definition).idempotency_key
+        return await self._boards.call(definition.tool.name, whole, request.board, key, tainted=request.tainted)
 
     async def _claim(self, key: str, instead_of: str | None) -> None:
         """Enter a call that must not be repeated into the ledger, directly before it acts.
@@ -228,7 +238,13 @@ class ToolActivities:
         try:
             salt = salt if tool.sensitive else None
             stored = await results.store(self._transcript.blobs, text.text, error=text.error, salt=salt)
-            return stored.model_copy(update={"stands_in": text.is_lost, **({"preview": ""} if tool.sensitive else {})})
+            return stored.model_copy(
+                update={
+                    "stands_in": text.is_lost,
+                    "tainted": text.tainted,
+                    **({"preview": ""} if tool.sensitive else {}),
+                }
+            )
         except failures.STORE_ERRORS as error:
             # The same key gets the same answer: another attempt may find the store again.
             again = QUICK_ATTEMPTS - 1 if tool.retries is None else tool.retries

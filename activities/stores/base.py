@@ -254,6 +254,14 @@ class BlobStore(Protocol):
         """
         ...
 
+    async def swap_session(self, key: str, number: int, content: bytes) -> bool:
+        """Keep content under a key if what is kept there has the number before, or is nothing; return if it was.
+
+        Raises:
+            StoreUnavailable: it may be kept or not.
+        """
+        ...
+
     async def session(self, key: str) -> bytes | None:
         """Return the state of a session as it was kept last, if there is one.
 

@@ -71,6 +71,12 @@ INSERT INTO mandate_sessions AS kept VALUES ($1, $2, $3)
 ON CONFLICT (key) DO UPDATE SET number = excluded.number, content = excluded.content
 WHERE excluded.number >= kept.number
 """
+_SWAP_SESSION = """
+INSERT INTO mandate_sessions AS kept VALUES ($1, $2, $3)
+ON CONFLICT (key) DO UPDATE SET number = excluded.number, content = excluded.content
+WHERE excluded.number = kept.number + 1
+RETURNING true
+"""
 _SESSION = "SELECT content FROM mandate_sessions WHERE key = $1"
 _EXISTS = "SELECT bool_and(to_regclass(made) IS NOT NULL) FROM unnest($1::text[]) AS made"
 _IS_OLDER = "SELECT to_regclass('mandate_store') IS NOT NULL AND to_regclass('mandate_keys') IS NULL"
@@ -219,6 +225,10 @@ class PostgresStore:
     async def keep_session(self, key: str, number: int, content: bytes) -> None:
         async with self._connection() as connection:
             await connection.execute(_KEEP_SESSION, key, number, content)
+
+    async def swap_session(self, key: str, number: int, content: bytes) -> bool:
+        async with self._connection() as connection:
+            return await connection.fetchval(_SWAP_SESSION, key, number, content) is not None
 
     async def session(self, key: str) -> bytes | None:
         async with self._connection() as connection:

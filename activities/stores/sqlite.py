@@ -154,6 +154,9 @@ class SqliteStore:
     async def keep_session(self, key: str, number: int, content: bytes) -> None:
         await self._writer.ask(lambda connection: _keep_session(connection, key, number, content))
 
+    async def swap_session(self, key: str, number: int, content: bytes) -> bool:
+        return await self._writer.ask(lambda connection: _swap_session(connection, key, number, content))
+
     async def session(self, key: str) -> bytes | None:
         # The writer makes what an older file lacks.
         return await self._writer.ask(lambda connection: _session(connection, key))
@@ -208,6 +211,15 @@ def _keep_session(connection: sqlite3.Connection, key: str, number: int, content
         " SET number = excluded.number, content = excluded.content WHERE excluded.number >= sessions.number",
         (key, number, content),
     )
+
+
+def _swap_session(connection: sqlite3.Connection, key: str, number: int, content: bytes) -> bool:
+    done = connection.execute(
+        "INSERT INTO sessions VALUES (?, ?, ?) ON CONFLICT DO UPDATE"
+        " SET number = excluded.number, content = excluded.content WHERE excluded.number = sessions.number + 1",
+        (key, number, content),
+    )
+    return done.rowcount == 1
 
 
 def _session(connection: sqlite3.Connection, key: str) -> bytes | None:

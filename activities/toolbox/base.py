@@ -33,6 +33,8 @@ class ToolText:
     """The call was done, and this says only that what it returned did not arrive."""
     is_missing: bool = False
     """True if an `error` says that what was asked for does not exist."""
+    tainted: bool = False
+    """It holds what a run wrote that had read content of an untrusted tool."""
 
 
 class OfferedTools(tuple[ToolDefinition, ...]):  # noqa: SLOT001 - a tuple has no room for slots

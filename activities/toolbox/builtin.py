@@ -3,6 +3,7 @@
 from datetime import timedelta
 
 from mandate.workflows.contracts import tool
+from mandate.workflows.contracts.base import JsonObject
 from mandate.workflows.contracts.tool import BuiltinBinding, Effect, Tool, ToolDefinition
 
 CHUNK_BYTES = 32 * 1024
@@ -92,5 +93,40 @@ GO_BACK = ToolDefinition(
     binding=BuiltinBinding(kind="builtin"),
 )
 """For agents with `backtrack`; answered by the workflow itself."""
+
+_KEY: JsonObject = {"type": "string", "pattern": "^[a-zA-Z][a-zA-Z0-9_-]{0,63}$", "description": "Name of the value."}
+
+READ_BOARD = ToolDefinition(
+    tool=Tool(name=tool.READ_BOARD, source="builtin", effect=Effect.READ, timeout=timedelta(seconds=30)),
+    description="Read the board: values that you share with the agents above, beside and below you.",
+    input_schema={
+        "type": "object",
+        "properties": {"key": {**_KEY, "description": "One value; left out: all of them."}},
+        "additionalProperties": False,
+    },
+    binding=BuiltinBinding(kind="builtin"),
+)
+
+WRITE_BOARD = ToolDefinition(
+    tool=Tool(name=tool.WRITE_BOARD, source="builtin", effect=Effect.READ, timeout=timedelta(seconds=30)),
+    description="Write one value of the board, of at most 4 KB, unless somebody has written it since you read it: then "
+    "nothing is written, and you are told the value as it is now. Decide anew from that.",
+    input_schema={
+        "type": "object",
+        "properties": {
+            "key": _KEY,
+            "value": {"description": "The new value, any JSON."},
+            "expected_version": {
+                "type": "integer",
+                "minimum": 0,
+                "description": "The version that you have read; 0 if there was none.",
+            },
+        },
+        "required": ["key", "value", "expected_version"],
+        "additionalProperties": False,
+    },
+    binding=BuiltinBinding(kind="builtin"),
+)
+"""It changes nothing outside the runs of the tree, so that rules have it as a read."""
 
 DEFINITIONS = (READ_RESULT, ASK_PERSON, KEEP_IN_MIND)

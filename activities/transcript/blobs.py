@@ -131,6 +131,11 @@ class Blobs:
         stored = content if self._codec is None else (await self._codec.encode([content]))[0]
         await self.store.keep_session(key, number, stored)
 
+    async def swap_session(self, key: str, number: int, content: bytes) -> bool:
+        """Keep content in place of that with the number before; see `BlobStore.swap_session`."""
+        stored = content if self._codec is None else (await self._codec.encode([content]))[0]
+        return await self.store.swap_session(key, number, stored)
+
     async def find_session(self, key: str) -> bytes | None:
         """Return the state of a session as it was kept last, if there is one.
 

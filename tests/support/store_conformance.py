@@ -507,6 +507,24 @@ class StoreConformance:
         for one in stores[1:]:
             await one.close()
 
+    async def test_content_is_swapped_for_that_with_the_number_before_only(self, store: BlobStore) -> None:
+        assert await store.swap_session("a", 1, b"one")
+        assert not await store.swap_session("a", 1, b"again")
+        assert not await store.swap_session("a", 3, b"three")
+        assert await store.swap_session("a", 2, b"two")
+        assert (await store.session("a"), await store.session("b")) == (b"two", None)
+
+    async def test_of_many_swaps_at_once_one_is_made(self, store: BlobStore, url: str) -> None:
+        stores = [store, *(open_store(url) for _ in range(3))]
+        for number in range(1, 11):
+            done = await asyncio.gather(
+                *(stores[place % 4].swap_session("a", number, bytes([place])) for place in range(8))
+            )
+            assert sum(done) == 1
+            assert await store.session("a") == bytes([done.index(True)])
+        for one in stores[1:]:
+            await one.close()
+
     async def test_store_older_than_sessions_keeps_them(self, store: BlobStore, url: str) -> None:
         await store.identity()
         await store.close()

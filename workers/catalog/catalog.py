@@ -262,6 +262,8 @@ class _Draft:
     def list_builtins(self, definitions: tuple[ToolDefinition, ...]) -> tuple[ToolDefinition, ...]:
         """Return the built-in tools of the agent."""
         own = [builtin.GO_BACK] if self.spec.backtrack else []
+        if self.spec.board is not None:
+            own += [builtin.READ_BOARD, *([builtin.WRITE_BOARD] if self.spec.board == "write" else [])]
         if self.spec.plans is not None:
             own.append(written_plans.define_tool(self.spec.plans))
         return (*definitions, *own)

@@ -6,20 +6,30 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
+from mandate.activities.stores.base import StoreUnavailable
+from mandate.activities.transcript.blobs import BlobCorrupted
 from mandate.workers.cli import decisions, request_names, request_text, run_text, run_tree, token_bars
 from mandate.workers.cli.connection import Connection, connected, elsewhere, note_start
 from mandate.workers.cli.errors import CliError
 from mandate.workers.cli.inbox import entry
 from mandate.workers.cli.options import Invocation, verb
+from mandate.workers.cli.output import print_table
 from mandate.workers.cli.run import watch
 from mandate.workers.client import trees
 from mandate.workers.client.answers import Unknown
 from mandate.workers.client.decisions import why_not_open
 from mandate.workers.client.trees import Place
+from mandate.workers.history.board import read_board
 from mandate.workers.history.models import ModelTable
 from mandate.workers.history.record import Json, NoSuchRun, Record, conversation, exists, read_arguments, read_record
 from mandate.workers.history.tree import read_tree
+from mandate.workers.run_store import StoreUnusable
+from mandate.workflows.contracts.base import canonical_json
 from mandate.workflows.contracts.request import OpenRequests, Request
+from mandate.workflows.rules import wording
+
+VALUE_CHARACTERS = 100
+"""Of a value of the board, unless `--full` is given."""
 
 
 @verb
@@ -41,6 +51,9 @@ async def show(
     tree: Annotated[
         bool, typer.Option("--tree", help="All runs of the tree that the run belongs to: what each does or did.")
     ] = False,
+    board: Annotated[
+        bool, typer.Option("--board", help="The values that the runs of its tree share: the board.")
+    ] = False,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on watching, as `run` does.")] = False,
 ) -> int:
     """Show what a run was asked, said and did, and what it cost; it may be going on or have ended in any way.
@@ -61,14 +74,21 @@ async def show(
     reason (why it ended so, or does not answer), silent, cost_usd (with that of those below it that have reported),
     requests (how many are open), waits_for, and children: such objects.
 
+    With `--board` and `-o json` one object: root, run_id, and board, an object a value by its name: value, version,
+    by (workflow id of the run that wrote it), and tainted.
+
     Of a request it shows all that a person must know to decide on it, and the commands that do.
     """
     if tree and (follow or tokens or full):
         raise CliError("--tree goes without --follow, --tokens and --full")
+    if board and (follow or tokens or tree):
+        raise CliError("--board goes without --follow, --tokens and --tree")
     async with connected(call, of_runs=True) as connection:
         note_start(call, connection)
         if tree:
             return await _show_tree(call, connection, run, run_id)
+        if board:
+            return await _show_board(call, connection, run, run_id, full=full)
         if not follow and not tokens and run_id is None and await _is_request(call, connection, run):
             return await _show_request(call, connection, run)
         if tokens:
@@ -176,6 +196,29 @@ async def _show_tree(call: Invocation, connection: Connection, name: str, run_id
         call.out.json(root.to_json())
     else:
         run_tree.print_tree(call, connection, root, name)
+    return 0
+
+
+async def _show_board(call: Invocation, connection: Connection, name: str, run_id: str | None, *, full: bool) -> int:
+    try:
+        found = await read_board(connection.client, connection.settings.store, name, run_id)
+    except Unknown:
+        which = f"run {name!r}" + (f" with run id {run_id!r}" if run_id else "")
+        raise CliError(f"there is no {which} in {_place_of(connection)}") from None
+    except (StoreUnusable, BlobCorrupted, StoreUnavailable) as error:
+        raise CliError(str(error)) from None
+    if call.out.as_json:
+        call.out.json(found.to_json())
+        return 0
+    if not found.board.entries:
+        call.out.note(f"the board of {found.workflow_id} is empty")
+        return 0
+    rows = []
+    for key, one in found.board.entries.items():
+        text = one.value if isinstance(one.value, str) else canonical_json(one.value).decode()
+        by = f"{one.by}, tainted" if one.tainted else one.by
+        rows.append((key, str(one.version), by, text if full else wording.shorten(text, VALUE_CHARACTERS)))
+    print_table(call.out, rows, ("KEY", "VERSION", "BY", "VALUE"))
     return 0
 
 

@@ -57,6 +57,19 @@ async def find_place(client: Client, workflow_id: str) -> Place:
     return read_place((await _describe(client, workflow_id)).raw_info)
 
 
+async def find_root(client: Client, workflow_id: str, run_id: str | None = None) -> tuple[str, str]:
+    """Return the workflow id of the run at the root of a run's tree, and the first run id of its chain.
+
+    Raises:
+        Unknown: there is no such run.
+    """
+    described = await _describe(client, workflow_id, run_id)
+    root = described.raw_info.root_execution
+    if root.workflow_id and root.workflow_id != workflow_id:
+        workflow_id, described = root.workflow_id, await _describe(client, root.workflow_id, root.run_id)
+    return workflow_id, described.raw_description.workflow_execution_info.first_run_id or described.run_id
+
+
 async def find_agent(client: Client, workflow_id: str) -> str | None:
     """Return the agent of a run; `None` where the server does not tell."""
     try:

@@ -7,6 +7,7 @@ children: children of a run
 models: models of a run
 local_activities: local activities in a history
 events: events for people
+board: values that runs share
 record: reads a run: history and conversation
 token_use: tokens of each step's request
 stream: events while a run goes on

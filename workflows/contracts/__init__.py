@@ -16,6 +16,7 @@ run: start and result
 session: messages and replies of a session
 origin: run that another one goes on from
 children: runs below a run
+board: values that runs share
 plan: steps as data, and how they went
 backtrack: step that a run goes back to
 state: state of a run

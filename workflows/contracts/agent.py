@@ -10,6 +10,7 @@ from pydantic import (
 )
 
 from mandate.workflows.contracts.base import Digest, Duration, JsonObject, Name, Record, Spec
+from mandate.workflows.contracts.board import BoardAccess
 from mandate.workflows.contracts.budget import Budget, BudgetRequest
 from mandate.workflows.contracts.children import ChildRequest
 from mandate.workflows.contracts.compensation import CompensationSpec
@@ -121,6 +122,10 @@ class AgentSpec(Spec):
         default=None,
         description="Lets the model carry out plans that it writes, with the tool `run_plan`: `{agents: [...], "
         "tools: [...]}` say what their steps may name.",
+    )
+    board: BoardAccess | None = Field(
+        default=None,
+        description="Lets the model `read` the values that the runs of its tree share, or `write` them too.",
     )
     budget: Budget = Field(default=Budget(), description="Limits of one run.")
     context: ContextSpec = Field(default=ContextSpec(), description="How the conversation is kept within the window.")

@@ -8,6 +8,7 @@ from typing import Annotated, Literal, Self, TypeGuard
 from pydantic import Field
 
 from mandate.workflows.contracts.base import Digest, JsonObject, Name, Record
+from mandate.workflows.contracts.board import BoardPlace
 from mandate.workflows.contracts.budget import BudgetRequest
 from mandate.workflows.contracts.question import AnsweredQuestions, ServerQuestions
 
@@ -253,6 +254,10 @@ class ToolRequest(Record):
     """Attempts that failed in activities before this one."""
     reached: bool = False
     """One of these may have reached the other side."""
+    board: BoardPlace | None = None
+    """Set for the tools of the board."""
+    tainted: bool = False
+    """As of the run, for these tools."""
 
 
 class CacheHit(Record):
@@ -291,6 +296,8 @@ class ToolResult(Record):
     """Set where the tool was not called: another call's result is the answer."""
     attempts: int = 1
     """Number of attempts the call is known to have had; at least, where only the other side counts them."""
+    tainted: bool = False
+    """It holds content of an untrusted tool that another run had read; left out when the result travels on."""
     quick: bool = False
     """It was made and stored within `QUICK_SECONDS`; left out when the result travels on."""
 
@@ -306,6 +313,8 @@ READ_RESULT = "read_result"
 KEEP_IN_MIND = "keep_in_mind"
 GO_BACK = "go_back"
 RUN_PLAN = "run_plan"
+READ_BOARD = "read_board"
+WRITE_BOARD = "write_board"
 
 INLINE_BYTES = 128
 """Results up to this size travel through Temporal; longer ones stay in the store."""

@@ -55,7 +55,7 @@ class Dialogues:
     async def wait(self, index: int, *, until: Callable[[], bool]) -> None:
         """Wait until people have answered all, or `until` says that the run has to halt."""
         if not self.is_answered(index):
-            names = self._run.board.waits_for(self._gate.state.open)
+            names = self._run.request_facts.waits_for(self._gate.state.open)
             self._run.set_doing(f"waiting for {', '.join(names)}")
             await workflow.wait_condition(lambda: self.is_answered(index) or until())
 

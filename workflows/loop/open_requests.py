@@ -16,7 +16,7 @@ class _Facts:
     due: datetime | None
 
 
-class Board:
+class RequestFacts:
     """The open requests of one run; of two hundred, a decision changes one."""
 
     def __init__(self) -> None:

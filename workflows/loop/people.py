@@ -393,7 +393,7 @@ class PeopleGate:
     def _due(self) -> datetime | None:
         requests, but = self.state.open, tuple(self._checks)
         if self._due_of is None or self._due_of[0] is not requests or self._due_of[1] != but:
-            self._due_of = (requests, but, self._run.board.next_due(requests, self._checks))
+            self._due_of = (requests, but, self._run.request_facts.next_due(requests, self._checks))
         return self._due_of[2]
 
     def _tick(self, now: datetime) -> None:

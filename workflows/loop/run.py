@@ -11,6 +11,7 @@ from temporalio import workflow
 from mandate.workflows import steps
 from mandate.workflows.contracts.backtrack import WayBack
 from mandate.workflows.contracts.base import JsonObject
+from mandate.workflows.contracts.board import BoardPlace
 from mandate.workflows.contracts.changes import Change
 from mandate.workflows.contracts.model import Payer
 from mandate.workflows.contracts.policy import Rule, RunFacts, Verdict
@@ -18,7 +19,7 @@ from mandate.workflows.contracts.request import Need
 from mandate.workflows.contracts.state import RunState
 from mandate.workflows.contracts.tool import CallRequest, Tool, ToolResult
 from mandate.workflows.loop import visibility
-from mandate.workflows.loop.open_requests import Board
+from mandate.workflows.loop.open_requests import RequestFacts
 from mandate.workflows.rules import (
     backtrack,
     budget,
@@ -72,7 +73,7 @@ class Run:
         self._shown = RUNNING
         self._is_stale = False
         self._rendered = visibility.Rendered()
-        self.board = Board()
+        self.request_facts = RequestFacts()
         """Facts about `state.people.open`."""
         self.messages = 0
         """Messages of people since the run last continued as new."""
@@ -115,6 +116,14 @@ class Run:
         if self.state.session is not None and self.state.session.waits_since is not None:
             return "idle"
         return "waiting" if self.state.people.open else "running"
+
+    @property
+    def board_place(self) -> BoardPlace:
+        """The run that holds the board of the tree."""
+        info = workflow.info()
+        if info.root is None:
+            return BoardPlace(workflow_id=info.workflow_id, run_id=info.first_execution_run_id)
+        return BoardPlace(workflow_id=info.root.workflow_id, run_id=info.root.run_id)
 
     @property
     def speaker(self) -> str | None:
@@ -219,7 +228,7 @@ class Run:
     def publish_status(self) -> None:
         """Let lists of runs know whether it waits, and for whom; an upsert only when that has changed."""
         self.note_time()
-        standing = visibility.Standing(self.status, self.board.waits_for(self.state.people.open))
+        standing = visibility.Standing(self.status, self.request_facts.waits_for(self.state.people.open))
         if standing != self._shown:
             self._shown = standing
             visibility.stand(self.state, standing)

@@ -224,7 +224,7 @@ class Session:
 
     @property
     def _waiting_for(self) -> tuple[str, ...]:
-        return tuple(self._run.board.waits_for(self._run.state.people.open))
+        return tuple(self._run.request_facts.waits_for(self._run.state.people.open))
 
     @property
     def _waits_for_people(self) -> bool:

@@ -27,7 +27,7 @@ from mandate.workflows.loop.control import Control
 from mandate.workflows.loop.run import Run
 from mandate.workflows.loop.waits import SHORTEST_VALIDITY, Waits, find_validity, join_outcomes
 from mandate.workflows.outcomes import Attempted, attempts_at_most
-from mandate.workflows.rules import effects, local_activities, wording
+from mandate.workflows.rules import board, effects, local_activities, wording
 from mandate.workflows.rules import recovery as rules_recovery
 
 FIRST_WAIT = timedelta(milliseconds=100)
@@ -215,6 +215,9 @@ class ToolCalls:
                 failed=wait.failed if wait is not None else 0,
                 reached=wait is not None and wait.outcome is Outcome.UNKNOWN,
             )
+            if board.uses_board(placed.tool):
+                place = self._run.board_place
+                request = request.model_copy(update={"board": place, "tainted": self._run.state.tainted})
             name = local_activities.name_tool(placed.tool)
             locally = self._run.perform_locally(name) if wait is None else None
             if locally is not None and valid is not None:

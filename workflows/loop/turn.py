@@ -172,7 +172,7 @@ class Turn:
 
     def _wait_for_people(self) -> None:
         if not self._tool_calls.is_busy:
-            names = self._run.board.waits_for(self.gate.state.open)
+            names = self._run.request_facts.waits_for(self.gate.state.open)
             self._run.set_doing(f"waiting for {', '.join(names)}")
 
     async def _may_begin(self) -> bool:
@@ -207,6 +207,7 @@ class Turn:
         self._run.state.tainted = self._run.state.tainted or tool.untrusted
         if made is None:
             return
+        self._run.state.tainted = self._run.state.tainted or made.answer.tainted
         if made.outcome in {Outcome.NOT_DONE, Outcome.NOT_SENT}:
             self._run.release(tool, call.arguments)
         answer = self.attempt_limits.count_outcome(placed, made)

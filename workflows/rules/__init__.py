@@ -21,6 +21,7 @@ result: result of a run
 sessions: replies and state of a session
 origins: calls that an origin has made
 backtrack: ways back inside a run
+board: writes to the board
 state_text: state in words for the model
 input_size: most that a run is asked
 validation: pydantic's errors as sentences

@@ -21,6 +21,7 @@ from tests.support.toolkit import LET_GO, calls_of
 
 HELD = {"call": [{"look": {"what": "a", "held": True}}]}
 PAY = {"call": [{"pay": {"order": 1}}]}
+WRITE = {"call": [{"write_board": {"key": "found", "value": {"order": 7}, "expected_version": 0}}]}
 DONE = {"say": "It is done."}
 LONG = "It is a long answer. " * 40
 BY = "ann@example.com"
@@ -79,6 +80,8 @@ async def desk(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Desk]:
         site.write("works", [HELD, HELD, DONE], tools=[look])
         site.write("done", [PAY, {"say": LONG}])
         site.write("asks", [calls("payer"), DONE], **below("payer"))
+        site.write("shares", [calls("writer"), DONE], **below("writer"))
+        site.write("writer", [WRITE, DONE], tools=[], board="write")
         site.write("payer", [PAY, DONE], policy=ASK_ALL, people={"expires": "2h"})
         env = {
             **os.environ,
@@ -150,6 +153,7 @@ async def test_the_tree_of_a_request_is_that_of_its_run(desk: Desk) -> None:
     [
         (("nobody", "--tree"), "there is no run 'nobody' in namespace"),
         (("root", "--tree", "--tokens"), "--tree goes without --follow, --tokens and --full"),
+        (("root", "--board", "--tree"), "--board goes without --follow, --tokens and --tree"),
     ],
 )
 async def test_a_tree_that_cannot_be_shown_is_a_sentence(desk: Desk, words: tuple[str, ...], sentence: str) -> None:
@@ -326,3 +330,19 @@ async def test_a_request_deep_in_a_tree_is_decided_by_its_name_and_its_number(de
     assert (request["name"], request["root"]) == (f"{name}:r1", handle.id)
     assert """  mandate approve 'a run/with '"'"'odd'"'"' names/c3/c1:r1'""" in shown.out.splitlines()
     assert done.out.startswith(f"1 ({name}:r1)  r1 is approved")
+
+
+async def test_the_board_of_a_tree_is_shown_from_each_of_its_runs(desk: Desk) -> None:
+    handle = await desk.site.start("shares", workflow_id="boards")
+    await handle.result()
+    shown = await desk.run("show", "boards", "--board")
+    below = await desk.json("show", "boards/c1", "--board")
+    empty = await desk.run("show", "root", "--board")
+
+    assert [line.split() for line in shown.out.splitlines()] == [
+        ["KEY", "VERSION", "BY", "VALUE"],
+        ["found", "1", "boards/c1", '{"order":7}'],
+    ]
+    assert below["root"] == "boards"
+    assert below["board"] == {"found": {"value": {"order": 7}, "version": 1, "by": "boards/c1", "tainted": False}}
+    assert empty.err.splitlines()[-1] == "the board of root is empty"

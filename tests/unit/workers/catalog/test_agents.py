@@ -117,7 +117,7 @@ TOOL_KEYS = (
     "sensitive, tags, timeout, untrusted"
 )
 AGENT_KEYS = (
-    "after_failure, attempts, backtrack, budget, checks, context, instructions, max_output_tokens, models, "
+    "after_failure, attempts, backtrack, board, budget, checks, context, instructions, max_output_tokens, models, "
     "models_allowed, name, output_schema, people, plans, policies, policy, prefer, prices, requester, same_call, "
     "tools"
 )
