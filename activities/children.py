@@ -151,7 +151,9 @@ class AskedCalls:
                 content = canonical_json(changed.model_dump(mode="json"))
                 below.append(content)
                 terms = terms.model_copy(update={"digest": digest_of(content)})
-            tool = own.tool.model_copy(update={"name": name, "child": terms})
+            tool = own.tool.model_copy(
+                update={"name": name, "child": terms, "variant_of": step.agent if name != step.agent else None}
+            )
             tools.append(own.model_copy(update={"tool": tool}))
         kept = plan.model_copy(update={"steps": tuple(steps)})
         made = agent.model_copy(update={"plan": kept, "tools": tuple(tools)})

@@ -140,6 +140,9 @@ class Catalog:
         await asyncio.gather(
             *(draft.search.run(mcp, draft.list_builtins(builtins), draft.spec.output_schema, specs) for draft in drafts)
         )
+        for draft in drafts:
+            if draft.plan is not None:
+                plan_members.add_variants(draft.plan, draft.search)
         tools = {draft.spec.name: draft.search.tools for draft in drafts}
         for draft in drafts:
             draft.below = children.list_below(draft.spec.name, specs, tools)
@@ -155,7 +158,7 @@ class Catalog:
                 *draft.place(draft.search.faults, specs),
                 *draft.provider_faults(),
                 *draft.rule_faults(),
-                *draft.checked.faults(),
+                *draft.place(draft.checked.faults(), specs),
             ]
             found += [*draft.priced.faults(), *draft.route_faults(), *draft.model_faults()]
             if draft.plan is None:

@@ -6,8 +6,10 @@ from collections.abc import Container, Iterable, Iterator, Mapping
 from mandate.activities.documents import Document, Fault
 from mandate.workers.catalog.tools import ToolResolver
 from mandate.workflows.contracts.agent import AgentSpec, PinnedAgent
+from mandate.workflows.contracts.faults import Place
 from mandate.workflows.contracts.plan import PlanSpec
 from mandate.workflows.contracts.tool_entry import AgentTool
+from mandate.workflows.contracts.verification import CheckSpec
 from mandate.workflows.rules.plans import targets
 from mandate.workflows.rules.plans.progress import name_tool
 from mandate.workflows.rules.plans.targets import Target
@@ -15,6 +17,7 @@ from mandate.workflows.rules.plans.targets import Target
 PREFIX = "plan:"
 """Of the names of plans among those of agents."""
 
+_CHECK = re.compile(r"checks\[(\d+)\](.*)")
 _ENTRY = re.compile(r"tools\[(\d+)\]")
 
 
@@ -29,9 +32,31 @@ def to_agent(plan: PlanSpec) -> AgentSpec:
         policies=plan.policies,
         people=plan.people,
         requester=plan.requester,
-        checks=plan.checks,
+        checks=(*plan.checks, *(check for _, check in _list_checks(plan))),
         budget=plan.budget,
     )
+
+
+def _list_checks(plan: PlanSpec) -> Iterator[tuple[Place, CheckSpec]]:
+    """Yield the checks of the steps with their places, each as one of the tool that its step calls."""
+    for index, step in enumerate(plan.steps):
+        for number, check in enumerate(step.checks):
+            yield ("steps", index, "checks", number), check.model_copy(update={"after": name_tool(plan, step)})
+
+
+def add_variants(plan: PlanSpec, search: ToolResolver) -> None:
+    """Add the tools that steps call with limits or checks of their own, once all tools have been looked for."""
+    found = {made.tool.name: made for made in search.tools}
+    for step in plan.steps:
+        name = name_tool(plan, step)
+        base = found.get(step.target if step.tool is not None else name)
+        if name == step.target or base is None:
+            continue
+        tool = base.tool.model_copy(update={"name": name, "variant_of": step.target})
+        found[name] = base.model_copy(update={"tool": tool})
+        if step.tool in search.entry_of:
+            search.entry_of[name] = search.entry_of[step.tool]
+    search.tools = list(found.values())
 
 
 def _list_entries(plan: PlanSpec) -> Iterator[AgentTool]:
@@ -57,7 +82,7 @@ def list_tools(plan: PlanSpec, search: ToolResolver) -> dict[str, Target] | None
         return None
     found = {made.tool.name: made for made in search.tools}
     own = (name for name, entry in search.entry_of.items() if entry < len(plan.tools))
-    return {name: targets.of_tool(found[name]) for name in own if name in found}
+    return {name: targets.of_tool(found[name]) for name in own if name in found and found[name].tool.variant_of is None}
 
 
 def place_in_steps(
@@ -67,8 +92,13 @@ def place_in_steps(
 
     Of those that are not among `agents` there is nothing to say: the plan's own faults tell that they are not there.
     """
-    named = list[AgentTool](_list_entries(plan))
+    named, checks = list[AgentTool](_list_entries(plan)), list(_list_checks(plan))
     for fault in faults:
+        check = _CHECK.match(fault.key)
+        if check is not None and int(check[1]) >= len(plan.checks):
+            place, _ = checks[int(check[1]) - len(plan.checks)]
+            yield document.fault((*place, *(part for part in check[2].split(".") if part)), fault.message)
+            continue
         entry = _find_entry(fault) - len(plan.tools)
         if entry < 0:
             yield fault

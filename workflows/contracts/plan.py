@@ -3,7 +3,7 @@
 from decimal import Decimal
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, ConfigDict, Field, JsonValue, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, JsonValue, field_validator, model_validator
 
 from mandate.workflows.contracts.base import Digest, Duration, JsonObject, Name, Record, Spec, Usd
 from mandate.workflows.contracts.budget import Budget, BudgetRequest
@@ -38,6 +38,24 @@ def _refuse_blank(text: str) -> str:
 
 Expression = Annotated[str, Field(max_length=4000), AfterValidator(_refuse_blank)]
 """CEL over `input` and `steps`: `steps.find.output.order`; in a `for_each` also over `item` and `index`."""
+
+
+STEP = "step"
+"""What checks of a step come after: its own calls."""
+
+
+def _fill_after(checks: object) -> object:
+    """Return checks of a step as those of an agent file, which say what they come after."""
+    if not isinstance(checks, list | tuple):
+        return checks
+    refuse(
+        [
+            ((index, "after"), "belongs to the checks of a plan; one of a step comes after each of its calls")
+            for index, check in enumerate(checks)
+            if isinstance(check, dict) and "after" in check and check["after"] != STEP
+        ]
+    )
+    return tuple({**check, "after": STEP} if isinstance(check, dict) else check for check in checks)
 
 
 class PlanStep(Spec):
@@ -77,6 +95,9 @@ class PlanStep(Spec):
         default="skip",
         description="What happens when it has failed: those that need it are skipped; the plan ends; or those that "
         "need it go on, with `null` as its output.",
+    )
+    checks: Annotated[tuple[CheckSpec, ...], BeforeValidator(_fill_after)] = Field(
+        default=(), description="What the result of each of its calls must pass; as in agent files, without `after`."
     )
     output_schema: JsonObject | None = Field(
         default=None, description="JSON Schema of its output, which expressions of others are checked against."

@@ -86,6 +86,13 @@ class Tool(Record):
     """Set for source `activity`, which the workflow calls itself."""
     child: ChildAgent | None = None
     """Set for source `agent`, which the workflow starts itself."""
+    variant_of: Name | None = None
+    """Set for a tool that a step of a plan calls with limits or checks of its own: its name elsewhere."""
+
+    @property
+    def known_as(self) -> str:
+        """The name by which rules, totals and checks know it."""
+        return self.variant_of or self.name
 
 
 class McpServer(Record):

@@ -121,7 +121,7 @@ def close(run: Run, closed: ClosedRequest) -> None:
             text = f"refused: {closed.reason}{comment}"
             run.answer(index, ToolResult(text=text, error=True, cause="people" if is_excused else None))
             if is_excused and closed.outcome == "rejected" and request.kind == "approval":
-                digest = recovery.digest_call(call.tool, call.arguments)
+                digest = run.digest_call(call)
                 run.state.recovery = recovery.keep_refusal(run.state.recovery, digest, f"{closed.reason}{comment}")
     run.record_step(f"{request.id}: {closed.reason}{comment}")
     run.publish_status()

@@ -22,7 +22,7 @@ class AttemptLimits:
 
     def count_outcome(self, placed: JudgedCall, made: CallOutcome) -> ToolResult:
         """Return the answer as the model is told it; count its failure if it is one."""
-        digest = rules_recovery.digest_call(placed.call.tool, placed.call.arguments)
+        digest = self._run.digest_call(placed.call)
         if made.failed is not None:
             is_effect, is_new = placed.tool.effect.changes_world, self._run.has(Change.KEEPS_SPOILED)
             attempt = self.count_failure(
@@ -162,14 +162,14 @@ class AttemptLimits:
         recovery = self._run.state.recovery
         if not (recovery.failed or recovery.spoiled) or not self._run.has(Change.REFUSES_REPEATED):
             return None
-        return rules_recovery.find_failure(recovery, rules_recovery.digest_call(call.tool, call.arguments))
+        return rules_recovery.find_failure(recovery, self._run.digest_call(call))
 
     def find_refusal(self, call: CallRequest) -> str | None:
         """Return why the same call is not asked for again: a person has rejected it."""
         refused = self._run.state.recovery.refused
         if not refused or call.undoes is not None or not self._run.has(Change.EXCUSES_AGENT):
             return None
-        return refused.get(rules_recovery.digest_call(call.tool, call.arguments))
+        return refused.get(self._run.digest_call(call))
 
     def refuse_again(self, index: int, call: CallRequest, before: str) -> None:
         """Refuse a call that a person has rejected before."""
@@ -182,7 +182,7 @@ class AttemptLimits:
     def keep_failed(self, placed: JudgedCall, reason: str) -> None:
         """Keep an effect that was done wrongly: it is never made again as it is."""
         if placed.tool.effect.changes_world:
-            digest = rules_recovery.digest_call(placed.call.tool, placed.call.arguments)
+            digest = self._run.digest_call(placed.call)
             self._run.state.recovery = rules_recovery.keep_spoiled(self._run.state.recovery, digest, reason)
 
     def find_spoiled(self, index: int, call: CallRequest) -> str | None:
@@ -190,12 +190,12 @@ class AttemptLimits:
         if not self._run.has(Change.KEEPS_SPOILED) or index in self._run.state.unclear or call.undoes is not None:
             return None
         spoiled = self._run.state.recovery.spoiled
-        return spoiled.get(rules_recovery.digest_call(call.tool, call.arguments)) if spoiled else None
+        return spoiled.get(self._run.digest_call(call)) if spoiled else None
 
     def refuse(self, index: int, call: CallRequest, before: str) -> None:
         line = wording.describe_call(call.tool, call.arguments, self._run.tool(call.tool).sensitive)
         text = f"not made again: the same call failed before ({before}); try another way"
-        was_done = rules_recovery.digest_call(call.tool, call.arguments) in self._run.state.recovery.spoiled
+        was_done = self._run.digest_call(call) in self._run.state.recovery.spoiled
         attempt = self.count_failure(call.tool, f"{line}: repeated", index=index, has_result=was_done)
         self._run.answer(index, ToolResult(text=text, error=True, note=attempt))
         self._run.record_step(f"not made again: {line}")

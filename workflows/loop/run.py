@@ -10,7 +10,7 @@ from temporalio import workflow
 
 from mandate.workflows import steps
 from mandate.workflows.contracts.backtrack import WayBack
-from mandate.workflows.contracts.base import JsonObject
+from mandate.workflows.contracts.base import Digest, JsonObject
 from mandate.workflows.contracts.board import BoardPlace
 from mandate.workflows.contracts.changes import Change
 from mandate.workflows.contracts.model import Payer
@@ -308,6 +308,11 @@ class Run:
         answer = origins.answer_earlier(origin, earlier)
         self.record_step(f"{earlier.line}: {wording.shorten(answer.text or '', 120)}")
         return answer
+
+    def digest_call(self, call: CallRequest) -> Digest:
+        """Return a digest that is equal for two equal calls, also where they are steps of a plan with other limits."""
+        tool = self.state.agent.tool(call.tool)
+        return recovery.digest_call(call.tool if tool is None else tool.known_as, call.arguments)
 
     def set_verdict(self, index: int, verdict: Verdict) -> None:
         verdicts = list(self.state.verdicts)

@@ -1,6 +1,7 @@
 """Checks after a call and of the final answer: the first that fails decides."""
 
 from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
 
 from mandate.workflows.contracts.base import JsonObject
 from mandate.workflows.contracts.changes import Change
@@ -39,7 +40,7 @@ class Verification:
             edited=placed.edit.call.blob if placed.edit is not None else None,
             key=attempted.key if is_new else None,
         )
-        for check in self._due_checks(placed.tool.name, placed.tool, arguments, placed.index):
+        for check in self._due_checks({placed.tool.known_as, placed.tool.name}, placed.tool, arguments, placed.index):
             if is_new and attempted.answer.stands_in and check.kind != "tool":
                 found = LOST
                 self._run.record_step(f"check {check.name}: {found.finding}, {found.reason}")
@@ -51,7 +52,7 @@ class Verification:
 
     async def verify_final(self) -> str | None:
         """Return the check that the final answer does not pass and why."""
-        for check in self._due_checks(FINAL, None, {}, None):
+        for check in self._due_checks({FINAL}, None, {}, None):
             now = self._run.state
             request = CheckRequest(agent=now.agent.digest, check="", head=now.head, step=now.step)
             if (failed := _failure(check, await self._verify(check, request, {}))) is not None:
@@ -59,7 +60,7 @@ class Verification:
         return None
 
     def _due_checks(
-        self, after: str, tool: Tool | None, arguments: JsonObject, index: int | None
+        self, after: AbstractSet[str], tool: Tool | None, arguments: JsonObject, index: int | None
     ) -> Iterator[CheckPin]:
         """Yield the checks whose condition holds, for the run as rules saw it when call `index` was judged."""
         pin = self._run.state.agent

@@ -89,7 +89,7 @@ def _fits(pattern: str, name: str) -> bool:
 
 def _find_unfit_key(match: Match, tool: Tool) -> str | None:
     """Return the first key of `match` that does not fit `tool`."""
-    if match.tools is not None and not fits_any(match.tools, tool.name):
+    if match.tools is not None and not fits_any(match.tools, tool.known_as):
         return "tools"
     if match.effects is not None and tool.effect not in match.effects:
         return "effects"
@@ -124,7 +124,7 @@ def collect_variables(
 ) -> dict[str, object]:
     """Return the variables of conditions about a call; each tool has its calls and totals from the beginning."""
     facts = {
-        "name": tool.name,
+        "name": tool.known_as,
         "effect": str(tool.effect),
         "source": tool.source,
         "tags": tool.tags,
@@ -140,8 +140,8 @@ UNLIMITED = Decimal(10) ** 12
 
 def collect_run_variables(run: RunFacts, tools: Sequence[Tool]) -> dict[str, object]:
     """Return the variables of conditions about no call: `agent` and `run`."""
-    calls = {known.name: 0 for known in tools}
-    sums = {known.name: dict.fromkeys(known.numeric, 0.0) for known in tools}
+    calls = {known.known_as: 0 for known in tools}
+    sums = {known.known_as: dict.fromkeys(known.numeric, 0.0) for known in tools}
     for name, total in run.totals.items():
         calls[name] = total.calls
         sums[name] = sums.get(name, {}) | {argument: float(value) for argument, value in total.sums.items()}
@@ -168,7 +168,7 @@ def collect_run_variables(run: RunFacts, tools: Sequence[Tool]) -> dict[str, obj
 
 def _build_verdict(kind: Literal["allow", "ask", "deny"], deciding: Sequence[_Read], tool: Tool) -> Verdict:
     first, *others = deciding if kind == "ask" else deciding[:1]
-    reason = f"rule {first.rule.id!r} {_SAYS[kind]} {tool.name!r}{_explain_rule(first)}"
+    reason = f"rule {first.rule.id!r} {_SAYS[kind]} {tool.known_as!r}{_explain_rule(first)}"
     for other in others:
         reason += f"; so does rule {other.rule.id!r}{_explain_rule(other)}"
     return Verdict(
@@ -187,7 +187,7 @@ def _explain_rule(read: _Read) -> str:
 
 def _judge_unmatched(readings: Sequence[_Read], tool: Tool) -> Verdict:
     named = any(read.unfit is None for read in readings)
-    reason = f"no rule {'matches this call of' if named else 'names'} {tool.name!r}, which "
+    reason = f"no rule {'matches this call of' if named else 'names'} {tool.known_as!r}, which "
     reason += "changes the world" if tool.effect.changes_world else "only reads"
     for read in readings:
         if read.fault:

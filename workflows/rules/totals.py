@@ -29,14 +29,14 @@ def _change(
     totals: Mapping[str, ToolTotals], tool: Tool, arguments: Mapping[str, JsonValue], sign: int
 ) -> dict[str, ToolTotals]:
     """Return the changed totals; leave out what comes to nothing, so that giving back leaves no trace."""
-    before = totals.get(tool.name, ToolTotals())
+    before = totals.get(tool.known_as, ToolTotals())
     sums = dict(before.sums)
     for name, value in _amounts(tool, arguments):
         sums[name] = _EXACT.add(sums.get(name, Decimal(0)), value * sign)
     after = ToolTotals(calls=before.calls + sign, sums={name: value for name, value in sums.items() if value})
-    changed = {**totals, tool.name: after}
+    changed = {**totals, tool.known_as: after}
     if not after.calls and not after.sums:
-        del changed[tool.name]
+        del changed[tool.known_as]
     return changed
 
 

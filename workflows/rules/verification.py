@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 
 from pydantic import JsonValue
 
@@ -58,9 +59,9 @@ def format_argument(name: str) -> str:
     return f"args[{json.dumps(name, ensure_ascii=False)}]" if not _IDENTIFIER.fullmatch(name) else f"args.{name}"
 
 
-def select_checks(checks: Sequence[CheckPin], after: str) -> tuple[CheckPin, ...]:
-    """Return the checks of the tool `after`, or of the final answer (`FINAL`), in the order of the agent file."""
-    return tuple(check for check in checks if check.after == after)
+def select_checks(checks: Sequence[CheckPin], after: AbstractSet[str]) -> tuple[CheckPin, ...]:
+    """Return the checks of a tool by its names, or of the final answer (`FINAL`), in the order of the agent file."""
+    return tuple(check for check in checks if check.after in after)
 
 
 def applies(

@@ -251,3 +251,49 @@ async def test_a_plan_below_a_plan_reports_its_output(site: Site) -> None:
         result = await (await start(site, "outer")).result()
 
     assert (result.status, result.output) == (RunStatus.COMPLETED, "looked at looked at a")
+
+
+async def test_checks_of_a_step_are_its_own(site: Site) -> None:
+    never = [{"expect": "false"}]
+    write(
+        site,
+        "checked",
+        [
+            {"id": "good", "tool": "look", "input": {"what": "'a'"}},
+            {"id": "bad", "tool": "look", "input": {"what": "'a'"}, "checks": never},
+            {"id": "odd", "agent": "writer", "input": "'x'", "checks": [{"expect": "result == 'a poem'"}]},
+            {"id": "worse", "agent": "writer", "input": "'x'", "checks": never, "attempts": 2},
+        ],
+    )
+    site.write("writer", [{"say": "a poem"}])
+    async with site.serving():
+        handle = await start(site, "checked", None)
+        result = await handle.result()
+
+    assert statuses(result) == {"good": "completed", "bad": "failed", "odd": "completed", "worse": "failed"}
+    reasons = {step.id: step.reason or "" for step in result.steps}
+    assert "check" in reasons["bad"]
+    assert [step.attempts for step in result.steps if step.id == "worse"] == [2]
+
+
+async def test_rules_and_totals_know_the_tools_of_steps_with_limits_of_their_own(site: Site) -> None:
+    rules = [
+        {"id": "few", "match": {"tools": ["writer"]}, "when": "run.calls.writer >= 1", "verdict": "deny"},
+        {"id": "all", "match": {}, "verdict": "allow"},
+    ]
+    write(
+        site,
+        "limited",
+        [
+            {"id": "one", "agent": "writer", "input": "'x'"},
+            {"id": "two", "agent": "writer", "input": "'y'", "budget": {"model_calls": 3}, "depends_on": ["one"]},
+        ],
+        policy=rules,
+    )
+    site.write("writer", [{"say": "a poem"}])
+    async with site.serving():
+        handle = await start(site, "limited", None)
+        result = await handle.result()
+
+    assert statuses(result) == {"one": "completed", "two": "failed"}
+    assert "rule 'few' denies 'writer'" in (result.steps[1].reason or "")

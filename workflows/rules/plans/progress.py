@@ -12,10 +12,12 @@ from typing import Literal
 
 from pydantic import JsonValue
 
-from mandate.workflows.contracts.base import JsonObject
+from mandate.workflows.contracts.base import JsonObject, digest_of
 from mandate.workflows.contracts.plan import MOST_ITEMS, PlanSpec, PlanStep, StepStatus
 from mandate.workflows.rules import quantities, wording
 from mandate.workflows.rules.cel.evaluation import Facts, Unevaluable
+
+NAME_CHARACTERS = 64
 
 BATCH = 100
 """Calls that begin at once at most: the next ones come with the next advance."""
@@ -431,9 +433,18 @@ def list_unended(standings: Mapping[str, Standing]) -> Sequence[str]:
 
 
 def name_tool(plan: PlanSpec, step: PlanStep) -> str:
-    """Return the name of the tool that a step calls: its target's, but for steps that limit it otherwise."""
+    """Return the name of the tool that a step calls: its target's, but for steps with limits or checks of their own."""
+    if step.checks:
+        return _name_variant(step)
     if step.tool is not None:
         return step.tool
-    first = next(other for other in plan.steps if (other.agent, other.plan) == (step.agent, step.plan))
+    first = next(
+        other for other in plan.steps if (other.agent, other.plan) == (step.agent, step.plan) and not other.checks
+    )
     same = all(getattr(first, key) == getattr(step, key) for key in ("budget", "timeout", "output_schema"))
-    return step.target if same else f"{step.target}--{step.id}"[:64]
+    return step.target if same else _name_variant(step)
+
+
+def _name_variant(step: PlanStep) -> str:
+    name = f"{step.target}--{step.id}"
+    return name if len(name) <= NAME_CHARACTERS else f"{step.target[:30]}--{digest_of(name.encode())[:30]}"
