@@ -81,7 +81,7 @@ class Plans(Protocol):
         """Return the plan of a file."""
         ...
 
-    def make(self, plan: PlanSpec) -> OfferedAgent:
+    async def make(self, plan: PlanSpec) -> OfferedAgent:
         """Return a plan that is data; raise `ValueError` with what is wrong in it."""
         ...
 
@@ -182,7 +182,7 @@ class AgentActivities:
         Raises:
             ApplicationError: as `pin_agent`.
         """
-        offered = self._find_plan(request)
+        offered = await self._find_plan(request)
         assert offered.pinned.plan is not None
         assert isinstance(request.input, str)
         schema = offered.pinned.plan.input_schema
@@ -203,12 +203,12 @@ class AgentActivities:
         pin = _pin(offered, store, self._search_attributes, requester).model_copy(update={"hides": is_hiding})
         return Pinned(agent=pin, head=chain.head, requester=requester.name, slow=self._slow)
 
-    def _find_plan(self, request: PinRequest) -> OfferedAgent:
+    async def _find_plan(self, request: PinRequest) -> OfferedAgent:
         if self._plans is None:
             raise _bad_input("plan: these workers have no plans")
         if request.plan is not None:
             try:
-                return self._plans.make(request.plan)
+                return await self._plans.make(request.plan)
             except ValueError as error:
                 raise _bad_input(f"plan: {error}") from None
         offered = self._plans.find(request.agent)

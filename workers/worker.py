@@ -272,8 +272,8 @@ class _Plans:
     def find(self, name: str) -> OfferedAgent | None:
         return self._offered.get(name)
 
-    def make(self, plan: PlanSpec) -> OfferedAgent:
-        return _offer(self._catalog.make_plan(plan))
+    async def make(self, plan: PlanSpec) -> OfferedAgent:
+        return _offer(await self._catalog.make_plan(plan))
 
 
 def _offer(agent: Loaded | Linked) -> OfferedAgent:

@@ -25,7 +25,7 @@ from mandate.workers.secrets import Secrets
 from mandate.workflows.contracts.agent import AgentSpec, PinnedAgent
 from mandate.workflows.contracts.base import Digest
 from mandate.workflows.contracts.context import ContextSpec
-from mandate.workflows.contracts.faults import Place, key_path
+from mandate.workflows.contracts.faults import Place
 from mandate.workflows.contracts.plan import PlanSpec
 from mandate.workflows.contracts.policy import Rule
 from mandate.workflows.contracts.route import Route, RouteEntry, list_places
@@ -190,36 +190,26 @@ class Catalog:
             family,
         )
 
-    def make_plan(self, plan: PlanSpec) -> Linked:
+    async def make_plan(self, plan: PlanSpec) -> Linked:
         """Return a plan that is data, made of agents and plans of this worker.
 
         Raises:
-            ValueError: all that is wrong with it, or it has tools of its own; one sentence a fault.
+            ValueError: all that is wrong with it; one sentence a fault.
         """
-        if plan.tools or plan.policies:
-            raise ValueError("tools: a plan as data names agents and plans of the workers; tools stand in plan files")
-        if strange := [step.tool for step in plan.steps if step.tool is not None]:
-            raise ValueError(f"steps: a plan as data has no tool {strange[0]!r}; it names agents and plans")
         self._demand_sound(plan)
-        spec = plan_members.to_agent(plan)
-        entries = {entry.name or entry.agent: entry for entry in spec.tools if isinstance(entry, AgentTool)}
-        tools = [children.define_tool(entry, self.specs) for entry in entries.values()]
-        whole = PinnedAgent(
-            name=plan.name,
-            instructions=spec.instructions,
-            models=(),
-            tools=tuple(tools),
-            policy=plan.policy,
-            people=plan.people,
-            requester=plan.requester,
-            attempts=1,
-            budget=plan.budget,
-            output_schema=None,
-            max_output_tokens=1,
-            signed_calls=True,
-        )
-        kept = plan_members.fill_schemas(plan, self.specs)
-        return self.family.link_made(Member(plan_members.pin_plan(whole, kept), entries))
+        file = AgentFile(Path(), plan_members.to_agent(plan), Document(f"plan {plan.name!r}", None, (), {}))
+        shared = Policies(policy_folder(AGENTS, None))
+        draft = _Draft(file, Secrets({}), shared, self.endpoints, plan_members.fill_schemas(plan, self.specs))
+        await draft.search.run(_NoServers(), builtin.DEFINITIONS, None, self.specs)
+        plan_members.add_variants(plan, draft.search)
+        found = [*draft.search.faults, *draft.rule_faults(), *draft.checked.faults()]
+        if not found:
+            ((name, made),) = draft.pin(self.specs)
+            members = {**self.family.members, name: made}
+            found += children.find_unsigned(draft.document, made, members, draft.spec)
+            found += children.find_unpriced(draft.document, draft.spec, members, {**self.specs, name: draft.spec})
+        _refuse(draft.place(found, self.specs))
+        return self.family.link_made(made)
 
     def _demand_sound(self, plan: PlanSpec) -> None:
         """Do nothing for a plan without faults; raise `ValueError` with all of them."""
@@ -230,12 +220,25 @@ class Catalog:
         }
         known = {name: loaded.pinned.plan for name, loaded in self.plans.items()}
         plans = {name: targets.of_plan(spec) for name, spec in known.items() if spec is not None}
-        if found := find_faults(plan, agents=agents, tools={}, plans=plans):
-            raise ValueError("; ".join(f"{key_path(place)}: {message}" for place, message in found))
+        found = [*plan_members.find_data_faults(plan), *find_faults(plan, agents=agents, tools={}, plans=plans)]
+        _refuse(Document("", None, (), {}).fault(place, message) for place, message in found)
 
     def providers(self) -> set[str]:
         """Return the names of the model providers that the agents and their checks use."""
         return {model.partition(":")[0] for agent in self.family.agents for model in agent.models_asked}
+
+
+class _NoServers:
+    """No MCP servers: plans as data name none."""
+
+    async def definitions(self, entry: McpTools) -> tuple[ToolDefinition, ...]:
+        raise AssertionError(entry)
+
+
+def _refuse(faults: Iterable[Fault]) -> None:
+    """Raise `ValueError` with all faults, each once, if there are any."""
+    if told := dict.fromkeys(f"{fault.key}: {fault.message}" for fault in faults):
+        raise ValueError("; ".join(told))
 
 
 class _Draft:

@@ -113,6 +113,11 @@ class Family:
         self._adopted: dict[Digest, Linked] = {}
 
     @property
+    def members(self) -> Mapping[str, Member]:
+        """All of them, by their names."""
+        return self._members
+
+    @property
     def agents(self) -> list[PinnedAgent]:
         """All of them, as their files say; those below them differ from these in rules and limits alone."""
         return [member.pinned for member in self._members.values()]

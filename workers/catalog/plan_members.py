@@ -6,7 +6,7 @@ from collections.abc import Container, Iterable, Iterator, Mapping
 from mandate.activities.documents import Document, Fault
 from mandate.workers.catalog.tools import ToolResolver
 from mandate.workflows.contracts.agent import AgentSpec, PinnedAgent
-from mandate.workflows.contracts.faults import Place
+from mandate.workflows.contracts.faults import Located, Place
 from mandate.workflows.contracts.plan import PlanSpec
 from mandate.workflows.contracts.tool_entry import AgentTool
 from mandate.workflows.contracts.verification import CheckSpec
@@ -74,6 +74,20 @@ def _list_entries(plan: PlanSpec) -> Iterator[AgentTool]:
             timeout=step.timeout,
             output_schema=step.output_schema if step.agent is not None else None,
         )
+
+
+def find_data_faults(plan: PlanSpec) -> Iterator[Located]:
+    """Yield what only a plan of a file may have: what reads files, runs code or asks models of the worker."""
+    for key in ("tools", "policies"):
+        if getattr(plan, key):
+            yield (key,), "belongs to plan files; a plan as data names agents and plans of the workers"
+    for index, step in enumerate(plan.steps):
+        if step.tool is not None:
+            yield ("steps", index, "tool"), f"a plan as data has no tool {step.tool!r}; it names agents and plans"
+    places = [*((("checks", index), check) for index, check in enumerate(plan.checks)), *_list_checks(plan)]
+    for place, check in places:
+        if check.kind not in {"expect", "schema"}:
+            yield place, f"a plan as data has checks of the kinds 'expect' and 'schema'; this one is {check.kind!r}"
 
 
 def list_tools(plan: PlanSpec, search: ToolResolver) -> dict[str, Target] | None:

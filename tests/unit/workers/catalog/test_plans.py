@@ -221,13 +221,15 @@ def test_a_plan_as_data_is_checked_as_files_are(folder: Folder) -> None:
     steps = [{"id": "x", "plan": "refnd"}, {"id": "y", "agent": "finder", "input": "steps.y.output.z"}]
 
     with pytest.raises(ValueError, match="steps") as refused:
-        catalog.make_plan(PlanSpec.model_validate({"name": "made", "steps": steps}))
+        asyncio.run(catalog.make_plan(PlanSpec.model_validate({"name": "made", "steps": steps})))
 
     assert str(refused.value) == (
         "steps[0].plan: there is no plan 'refnd'; did you mean 'refund'? there are refund; steps[1].input: "
         "steps.y.output has no 'z'; it has order, total; steps[1].input: the step 'y' waits for itself"
     )
-    made = catalog.make_plan(PlanSpec.model_validate({"name": "made", "steps": [{"id": "x", "plan": "refund"}]}))
+    made = asyncio.run(
+        catalog.make_plan(PlanSpec.model_validate({"name": "made", "steps": [{"id": "x", "plan": "refund"}]}))
+    )
     assert made.pinned.plan is not None
 
 
@@ -270,3 +272,46 @@ def test_editors_are_given_a_schema_that_plans_fit(folder: Folder) -> None:
 
     assert validator.is_valid({"name": "p", "steps": [{"id": "x", "agent": "writer", "input": {"a": "1"}}]})
     assert not validator.is_valid({"name": "p", "steps": [{"id": "x", "agnet": "writer"}]})
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ({"tools": [PAY]}, "tools: belongs to plan files"),
+        ({"policies": ["shared"]}, "policies: belongs to plan files"),
+        ({"policy": [{"id": "a", "match": {}, "when": "args.", "verdict": "deny"}]}, "policy[0].when: "),
+        ({"policy": [{"id": "a", "match": {"tools": ["findr"]}, "verdict": "deny"}]}, "policy[0].match.tools"),
+        ({"checks": [{"after": "finder", "python": "os:getcwd"}]}, "checks[0]: a plan as data has checks of the kinds"),
+        ({"checks": [{"after": "finder", "expect": "result."}]}, "checks[0].expect: "),
+        (
+            {"budget": {"cost_usd": "1.00"}, "steps": [{"id": "x", "agent": "unpriced"}]},
+            "steps[0].agent: no price is known for 'openai:new'",
+        ),
+    ],
+)
+def test_all_that_a_plan_as_data_says_is_checked(folder: Folder, keys: Mapping[str, Any], said: str) -> None:
+    folder.agent("unpriced", models=["openai:new"])
+    catalog = folder.load()
+
+    with pytest.raises(ValueError, match=":") as refused:
+        asyncio.run(catalog.make_plan(PlanSpec.model_validate({"name": "made", "steps": [FIND], **keys})))
+
+    assert said in str(refused.value)
+
+
+def test_checks_and_rules_of_a_plan_as_data_hold(folder: Folder) -> None:
+    plan = {
+        "name": "made",
+        "steps": [{**FIND, "checks": [{"expect": "result != null"}]}, {"id": "again", "agent": "finder"}],
+        "checks": [{"after": "finder", "schema": {"type": "object"}}],
+        "policy": [{"id": "no", "match": {"tools": ["finder"]}, "when": "run.depth > 3", "verdict": "deny"}],
+    }
+
+    made = asyncio.run(folder.load().make_plan(PlanSpec.model_validate(plan))).pinned
+
+    assert [(check.after, check.kind) for check in made.checks] == [("finder", "schema"), ("finder--find", "expect")]
+    assert [rule.id for rule in made.policy] == ["no"]
+    assert {tool.tool.name: tool.tool.known_as for tool in made.tools if tool.tool.child is not None} == {
+        "finder--find": "finder",
+        "finder": "finder",
+    }
