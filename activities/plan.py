@@ -3,7 +3,9 @@
 import json
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from decimal import Decimal
+from typing import Any
 
 import structlog
 from pydantic import JsonValue
@@ -18,18 +20,33 @@ from mandate.activities.transcript.conversation import PLANNED, Conversation, is
 from mandate.activities.transcript.log import TranscriptLog
 from mandate.activities.transcript.pinned_agents import PinnedAgents
 from mandate.workflows.contracts.agent import PinnedAgent
-from mandate.workflows.contracts.base import Digest, canonical_json
+from mandate.workflows.contracts.base import Digest, JsonObject, canonical_json
 from mandate.workflows.contracts.model import Finish
-from mandate.workflows.contracts.plan import AdvanceRequest, EndedCall, PlanEnd, PlanMove, PlanSpec, StepResult
+from mandate.workflows.contracts.plan import (
+    AdvanceRequest,
+    PlanEnd,
+    PlanMove,
+    PlanSpec,
+    StepAsk,
+    StepResult,
+    StepSettled,
+)
 from mandate.workflows.contracts.run import RunStatus
-from mandate.workflows.contracts.tool import AgentBinding
-from mandate.workflows.contracts.transcript import AssistantMessage, CallPart, ResultPart, TextPart, UserMessage
+from mandate.workflows.contracts.tool import AgentBinding, ToolResult
+from mandate.workflows.contracts.transcript import (
+    AssistantMessage,
+    CallPart,
+    ResultPart,
+    StoredResult,
+    TextPart,
+    UserMessage,
+)
 from mandate.workflows.rules import surrogates, wording
 from mandate.workflows.rules.cel.evaluation import Unevaluable
 from mandate.workflows.rules.period_budgets import format_usd
 from mandate.workflows.rules.plans import progress as plan_progress
 from mandate.workflows.rules.plans.order import map_needs
-from mandate.workflows.rules.plans.progress import Ended, Label, Move, NewCall, Progress
+from mandate.workflows.rules.plans.progress import Ask, Ended, Label, Move, NewCall, Progress, Settled
 
 VALUES_KEPT, VALUES_BYTES = 8192, 64 << 20
 """Outputs that a process keeps, by address."""
@@ -38,10 +55,19 @@ OUTPUT_SHOWN = 300
 STEPS_BYTES = 14 * 1024
 """Of the steps that a result shows."""
 
-ACCOUNT = "account"
-"""Key of what the calls of a message have cost, beside their results."""
+ACCOUNT, SETTLED = "account", "settled"
+"""Keys of what the calls of a message have cost, beside their results; and of what people said of failed steps."""
 
 log = structlog.stdlib.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class _Read:
+    """A plan under way, as its conversation has it."""
+
+    given: JsonValue
+    calls: dict[Label, Ended | None] = field(default_factory=dict)
+    settled: dict[Label, Settled] = field(default_factory=dict)
 
 
 class PlanActivities:
@@ -76,8 +102,10 @@ class PlanActivities:
         plan = (await self._agents.get(chain.segment.agent)).plan
         if plan is None:
             raise ValueError("it is the conversation of an agent, which has no steps")
-        given, calls = await self._read(plan, chain.conversation)
-        move = Progress(plan, map_needs(plan), given, calls, is_stopping=has_ended).advance()
+        read = await self._read(plan, chain.conversation)
+        move = Progress(
+            plan, map_needs(plan), read.given, read.calls, is_stopping=has_ended, settled=read.settled
+        ).advance()
         return [_describe(plan, step.id, move) for step in plan.steps]
 
     async def _advance(self, request: AdvanceRequest) -> PlanMove:
@@ -85,14 +113,21 @@ class PlanActivities:
             agent = await self._agents.get(request.agent)
             assert agent.plan is not None
             chain = await self._transcript.load(request.head)
-            told = await self._tell(chain.conversation, agent, request.ended)
+            told = await self._tell(chain.conversation, agent, request)
             before = (told,) if told is not None else ()
             whole = chain.conversation.extend(*before)
-            given, calls = await self._read(agent.plan, whole)
+            read = await self._read(agent.plan, whole)
             needs = map_needs(agent.plan)
-            progress = Progress(agent.plan, needs, given, calls, is_stopping=request.is_stopping)
+            progress = Progress(
+                agent.plan,
+                needs,
+                read.given,
+                read.calls,
+                is_stopping=request.is_stopping,
+                settled=read.settled,
+            )
             move = progress.advance()
-            message = _write_calls(agent, move.begin)
+            message, asks = _write_calls(agent, move.begin), tuple(map(_write_ask, move.asks))
             if message is not None:
                 requests = toolbox_calls.read_calls(
                     agent,
@@ -103,22 +138,22 @@ class PlanActivities:
                 )
                 extended = await self._transcript.append(chain, request.agent, (*before, message))
                 log.info("plan_advanced", begin=len(requests), ended=len(request.ended))
-                return PlanMove(head=extended.head, calls=requests, doing=move.doing)
+                return PlanMove(head=extended.head, calls=requests, doing=move.doing, asks=asks)
             head = request.head
             if before:
                 head = (await self._transcript.append(chain, request.agent, before)).head
             end = await self._end(agent.plan, progress, move, needs) if move.is_over else None
-        return PlanMove(head=head, doing=move.doing, end=end)
+        return PlanMove(head=head, doing=move.doing, end=end, asks=asks)
 
     async def _tell(
-        self, conversation: Conversation, agent: PinnedAgent, ended: tuple[EndedCall, ...]
+        self, conversation: Conversation, agent: PinnedAgent, request: AdvanceRequest
     ) -> UserMessage | None:
-        """Return the message that holds the answers to calls, and what they have cost."""
-        if not ended:
+        """Return the message that holds the answers to calls, what they have cost, and what people said of steps."""
+        if not request.ended and not request.settled:
             return None
         parts = list[ResultPart | TextPart]()
         account: dict[str, JsonValue] = {}
-        for one in ended:
+        for one in request.ended:
             call = conversation.find_call(one.number)
             assert call is not None
             # A note is for models; of a failure it may be the reason.
@@ -127,39 +162,52 @@ class PlanActivities:
                 answer = answer.model_copy(update={"note": None})
             parts.append(await results.tell(self._transcript.blobs, call, answer, agent.definition(call.tool)))
             account[call.call_id] = {"cost_usd": f"{one.cost_usd:f}", "people": answer.cause == "people"}
-        parts.append(TextPart(kind="text", text=canonical_json({ACCOUNT: account}).decode()))
+        settled: dict[str, JsonValue] = {
+            one.call: one.model_dump(mode="json", exclude_none=True, exclude={"call"}) for one in request.settled
+        }
+        told: JsonObject = {ACCOUNT: account, **({SETTLED: settled} if settled else {})}
+        parts.append(TextPart(kind="text", text=canonical_json(told).decode()))
         return UserMessage(role="user", parts=tuple(parts))
 
-    async def _read(self, plan: PlanSpec, conversation: Conversation) -> tuple[JsonValue, dict[Label, Ended | None]]:
-        """Return the input of a plan, and its calls with their ends."""
+    async def _read(self, plan: PlanSpec, conversation: Conversation) -> "_Read":
+        """Return the input of a plan, its calls with their ends, and what people said of failed steps."""
         first, *rest = conversation
         given = parse_value(first.parts[0].text) if isinstance(first.parts[0], TextPart) else None
         wanted = _find_read_steps(plan)
-        calls: dict[Label, Ended | None] = {}
+        read = _Read(given)
         for message in rest:
             if isinstance(message, AssistantMessage):
-                calls |= {Label.parse(call.call_id): None for call in message.calls if is_planned(message)}
+                read.calls |= {Label.parse(call.call_id): None for call in message.calls if is_planned(message)}
                 continue
-            account = _read_account(message)
+            told = _read_told(message)
+            account = {name: (Decimal(one["cost_usd"]), one["people"]) for name, one in told.get(ACCOUNT, {}).items()}
             for part in message.parts:
                 if isinstance(part, ResultPart) and part.call_id in account:
                     label = Label.parse(part.call_id)
                     cost, is_stopped = account[part.call_id]
                     if part.error:
-                        calls[label] = Ended(None, failure=part.text, cost_usd=cost, is_stopped=is_stopped)
+                        read.calls[label] = Ended(None, failure=part.text, cost_usd=cost, is_stopped=is_stopped)
                         continue
                     value = await self._find_value(plan, label, part) if label.step in wanted else None
-                    calls[label] = Ended(value, cost_usd=cost)
-        return given, calls
+                    read.calls[label] = Ended(value, cost_usd=cost)
+            for name, one in told.get(SETTLED, {}).items():
+                said = StepSettled.model_validate({**one, "call": name})
+                label = Label.parse(name)
+                value = None
+                if said.answer is not None and label.step in wanted:
+                    value = await self._find_value(plan, label, said.answer)
+                read.settled[label] = Settled(said.choice, said.text, value)
+        return read
 
-    async def _find_value(self, plan: PlanSpec, label: Label, part: ResultPart) -> JsonValue:
+    async def _find_value(self, plan: PlanSpec, label: Label, part: ResultPart | ToolResult) -> JsonValue:
         """Return the output that a result is: JSON of tools, and of agents that answer with it; else its text."""
         step = plan.step(label.step)
         is_text = step.tool is None and step.output_schema is None
         if part.digest is None:
-            return part.text if is_text else parse_value(part.text)
+            return part.text if is_text else parse_value(part.text or "")
         if part.digest not in self._values:
-            content = await results.load_content(self._transcript.blobs, part)
+            stored = StoredResult(digest=part.digest, size=part.size or 0)
+            content = await results.load_content(self._transcript.blobs, stored)
             text = content.decode(errors="replace")
             self._values[part.digest] = text if is_text else parse_value(text)
             self._bytes += len(content)
@@ -201,13 +249,17 @@ def _find_read_steps(plan: PlanSpec) -> set[str]:
     return read | {step.id for step in plan.steps if step.success is not None}
 
 
-def _read_account(message: UserMessage) -> dict[str, tuple[Decimal, bool]]:
-    """Return what the calls of a message have cost, and whether people ended them, by their ids."""
+def _read_told(message: UserMessage) -> dict[str, Any]:
+    """Return what the calls of a message have cost, and whether people ended them; and what people said of steps."""
     for part in message.parts:
         if isinstance(part, TextPart) and part.text.startswith(f'{{"{ACCOUNT}"'):
-            account = json.loads(part.text)[ACCOUNT]
-            return {name: (Decimal(one["cost_usd"]), one["people"]) for name, one in account.items()}
+            told: dict[str, Any] = json.loads(part.text)
+            return told
     return {}
+
+
+def _write_ask(ask: Ask) -> StepAsk:
+    return StepAsk(call=str(ask.label), reason=ask.reason, tried=ask.tried)
 
 
 def _write_calls(agent: PinnedAgent, begin: tuple[NewCall, ...]) -> AssistantMessage | None:

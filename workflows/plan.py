@@ -54,7 +54,8 @@ class PlanWorkflow(AgentWorkflow):
             goes_on = not self._control.is_compensating and self._plan.has_news
             if goes_on and await self._control.go_ahead():
                 self._end_of_plan = await self._plan.advance()
-                if self._end_of_plan is not None:
+                # A person may have stopped it over its last step: then what it did is taken back first.
+                if self._end_of_plan is not None and not self._control.is_stopping:
                     return await self._close(self._end_of_plan.status, self._end_of_plan.reason)
             await self._make_calls()
             if self._state.uncertain:

@@ -91,10 +91,10 @@ class PlanStep(Spec):
     attempts: int = Field(
         default=1, ge=1, le=20, description="Times that it is made until it ends well; an agent is told what failed."
     )
-    on_failure: Literal["skip", "stop", "continue"] = Field(
+    on_failure: Literal["skip", "stop", "continue", "ask"] = Field(
         default="skip",
-        description="What happens when it has failed: those that need it are skipped; the plan ends; or those that "
-        "need it go on, with `null` as its output.",
+        description="What happens when it has failed: those that need it are skipped; the plan ends; those that need "
+        "it go on, with `null` as its output; or people are asked how it goes on.",
     )
     checks: Annotated[tuple[CheckSpec, ...], BeforeValidator(_fill_after)] = Field(
         default=(), description="What the result of each of its calls must pass; as in agent files, without `after`."
@@ -225,12 +225,35 @@ class EndedCall(Record):
     cost_usd: Usd = Decimal(0)
 
 
+class StepAsk(Record):
+    """A step that has failed, of which people are asked how it goes on."""
+
+    call: str
+    """Label of its last call."""
+    reason: str
+    tried: tuple[str, ...] = ()
+    """Why each of its last attempts failed."""
+
+
+class StepSettled(Record):
+    """How people say that a failed step goes on."""
+
+    call: str
+    """As of `StepAsk`."""
+    choice: Literal["retry", "accept", "supply", "expired"]
+    text: str = ""
+    """With `retry`: what they tell whoever makes it again; with `expired`: why nobody chose."""
+    answer: ToolResult | None = None
+    """With `supply`: what takes the place of its output."""
+
+
 class AdvanceRequest(Record):
     """Input of `advance_plan`: take in what has ended, and say what to begin."""
 
     agent: Digest
     head: Digest
     ended: tuple[EndedCall, ...] = ()
+    settled: tuple[StepSettled, ...] = ()
     step: int
     is_stopping: bool = False
     """Nothing is begun any more."""
@@ -253,6 +276,8 @@ class PlanMove(Record):
     head: Digest
     calls: tuple[CallRequest, ...] = ()
     """To begin now: their positions follow those of the calls before them."""
+    asks: tuple[StepAsk, ...] = ()
+    """Steps of which people are to be asked, or are."""
     end: PlanEnd | None = None
     doing: str = ""
     """How far it is, in words."""
@@ -269,3 +294,5 @@ class PlanState(Record):
     """Calls whose answers the plan has not taken in, by position."""
     costs: dict[int, Usd] = {}
     """Of children among these that have reported."""
+    asking: dict[str, str] = {}
+    """Requests about steps that have failed, by the labels of their last calls."""

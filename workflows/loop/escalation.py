@@ -11,6 +11,7 @@ from mandate.workflows.contracts.base import JsonObject, canonical_json
 from mandate.workflows.contracts.budget import Budget
 from mandate.workflows.contracts.changes import Change
 from mandate.workflows.contracts.model import ModelReply, Words
+from mandate.workflows.contracts.plan import StepAsk
 from mandate.workflows.contracts.policy import Verdict
 from mandate.workflows.contracts.request import CHOICES, GO_BACK, Request, RequestKind, Stop
 from mandate.workflows.contracts.run import EffectEntry
@@ -164,6 +165,12 @@ class Escalations:
         )
         needed = short.limit if self._run.has(Change.OFFERS_RAISES) else None
         its.rescue = Rescue(request=request, about=recovery.BUDGET, reason=short.reason, limit=needed)
+
+    def ask_step(self, ask: StepAsk) -> str:
+        """Ask how a plan goes on in which a step has failed; the request's id."""
+        reason = f"step {ask.call} failed: {ask.reason}"
+        lines = (*ask.tried, *(f"done so far: {entry.call}" for entry in self._run.state.effects.last[-EFFECTS_SHOWN:]))
+        return self._ask("escalation", title=reason, reason=reason, evidence=lines)
 
     def _can_be_accepted(self, about: str, trouble: Trouble, reply: ModelReply | None) -> bool:
         if self._run.has(Change.ACCEPTS_RESULTS):

@@ -1,13 +1,23 @@
 """A plan under way in its run: calls that overlap, each begun as soon as what it needs is there."""
 
 import asyncio
+from collections.abc import Iterator
 from decimal import Decimal
 
 from temporalio import workflow
 
 from mandate.workflows import steps
-from mandate.workflows.contracts.plan import MOST_SIDE_BY_SIDE, AdvanceRequest, EndedCall, PlanEnd, PlanState
+from mandate.workflows.contracts.plan import (
+    MOST_SIDE_BY_SIDE,
+    AdvanceRequest,
+    EndedCall,
+    PlanEnd,
+    PlanState,
+    StepAsk,
+    StepSettled,
+)
 from mandate.workflows.contracts.tool import CallRequest, ToolResult
+from mandate.workflows.loop import resolutions
 from mandate.workflows.loop.attempts import AttemptLimits
 from mandate.workflows.loop.control import Control
 from mandate.workflows.loop.run import Run
@@ -55,7 +65,9 @@ class PlanCalls:
     def has_news(self) -> bool:
         """True if the plan has not begun, or some call has ended that it has not taken in."""
         answers = self._run.state.answers
-        return not answers or any(answers[index] is not None for index in self._state.pending)
+        if not answers or any(answers[index] is not None for index in self._state.pending):
+            return True
+        return any(request in self._run.state.resolutions for request in self._state.asking.values())
 
     async def close(self) -> None:
         """Tell the plan what has ended, and give up the rest: nothing of it begins any more."""
@@ -70,11 +82,13 @@ class PlanCalls:
         its, plan = self._run.state, self._state
         ended = tuple(index for index in plan.pending if its.answers[index] is not None)
         told = tuple(self._describe(index) for index in ended)
+        settled = tuple(self._take_settled())
         move = await steps.advance_plan(
             AdvanceRequest(
                 agent=its.agent.digest,
                 head=its.head,
                 ended=told,
+                settled=settled,
                 step=its.step + 1,
                 is_stopping=is_stopping or self._turn.budget.find_time_exceeded() is not None,
             ),
@@ -84,8 +98,38 @@ class PlanCalls:
         its.head, its.step = move.head, its.step + 1
         self._forget(ended)
         self._open(move.calls)
+        self._ask(move.asks)
         self._run.record_step(move.doing)
         return move.end
+
+    def _take_settled(self) -> Iterator[StepSettled]:
+        """Yield what people have said of failed steps since; one who stops has stopped the plan."""
+        for label, request in list(self._state.asking.items()):
+            said = resolutions.take(self._run, request)
+            if said is None:
+                continue
+            self._state.asking = {name: one for name, one in self._state.asking.items() if name != label}
+            match said.choice:
+                case "retry":
+                    yield StepSettled(call=label, choice="retry", text=said.guidance)
+                case "accept":
+                    yield StepSettled(call=label, choice="accept")
+                case "supply" if said.answer is not None:
+                    yield StepSettled(
+                        call=label, choice="supply", answer=said.answer.model_copy(update={"preview": ""})
+                    )
+                case "stop":
+                    self._turn.escalations.stop(said)
+                    yield StepSettled(call=label, choice="expired", text=said.reason)
+                case _:
+                    yield StepSettled(call=label, choice="expired", text=said.reason)
+
+    def _ask(self, asks: tuple[StepAsk, ...]) -> None:
+        """Ask people of failed steps, of each call once."""
+        for ask in asks:
+            if ask.call not in self._state.asking:
+                request = self._turn.escalations.ask_step(ask)
+                self._state.asking = {**self._state.asking, ask.call: request}
 
     def _describe(self, index: int) -> EndedCall:
         answer = self._run.state.answers[index]
@@ -140,4 +184,4 @@ class PlanCalls:
 
     @property
     def _are_done(self) -> bool:
-        return all(task.done() for task in self._tasks.values())
+        return not self._state.asking and all(task.done() for task in self._tasks.values())

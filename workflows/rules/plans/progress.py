@@ -4,10 +4,12 @@ It runs where the outputs are, in the activity that advances a plan: a run of a 
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import cached_property
+from itertools import islice
+from types import MappingProxyType
 from typing import Literal
 
 from pydantic import JsonValue
@@ -18,6 +20,11 @@ from mandate.workflows.rules import quantities, wording
 from mandate.workflows.rules.cel.evaluation import Facts, Unevaluable
 
 NAME_CHARACTERS = 64
+
+MOST_ASKED = 20
+"""Failed calls of which people are asked at once."""
+
+ATTEMPTS_TOLD = 10
 
 BATCH = 100
 """Calls that begin at once at most: the next ones come with the next advance."""
@@ -66,6 +73,27 @@ class Ended:
 
 
 @dataclass(frozen=True, slots=True)
+class Settled:
+    """How people say that a step goes on whose last attempt failed."""
+
+    choice: Literal["retry", "accept", "supply", "expired"]
+    text: str = ""
+    """Guidance, or why nobody chose."""
+    value: JsonValue = None
+    """With `supply`: its output."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """A failed call of which people are asked."""
+
+    label: Label
+    reason: str
+    tried: tuple[str, ...]
+    """Why each of the last attempts failed."""
+
+
+@dataclass(frozen=True, slots=True)
 class NewCall:
     """A call to begin."""
 
@@ -77,7 +105,7 @@ class NewCall:
     """Why the attempt before it failed."""
 
 
-ItemStatus = Literal["waiting", "running", "completed", "failed"]
+ItemStatus = Literal["waiting", "running", "asking", "completed", "failed"]
 
 
 @dataclass(slots=True)
@@ -89,6 +117,8 @@ class Item:
     reason: str | None = None
     attempts: int = 0
     cost_usd: Decimal = Decimal(0)
+    tried: tuple[str, ...] = ()
+    """Why each of the last attempts failed."""
 
 
 @dataclass(slots=True)
@@ -131,10 +161,12 @@ class Move:
     """Calls that have no answer, those that begin now included."""
     stopped_by: str | None = None
     """The failure that ends the plan, in one sentence."""
+    asks: tuple[Ask, ...] = ()
+    """Calls of which people are to be asked, or are."""
 
     @property
     def is_over(self) -> bool:
-        return not self.running
+        return not self.running and not self.asks
 
     @property
     def doing(self) -> str:
@@ -142,7 +174,9 @@ class Move:
         standings = self.standings.values()
         done = sum(standing.has_ended for standing in standings)
         text = f"{done} of {quantities.count_noun(len(self.standings), 'step')} ended"
-        return f"{text}, {quantities.count_noun(self.running, 'call')} under way" if self.running else text
+        if self.running:
+            text += f", {quantities.count_noun(self.running, 'call')} under way"
+        return f"{text}, people are asked about {len(self.asks)}" if self.asks else text
 
 
 class Progress:
@@ -156,8 +190,13 @@ class Progress:
         calls: Mapping[Label, Ended | None],
         *,
         is_stopping: bool = False,
+        settled: Mapping[Label, Settled] = MappingProxyType({}),
     ) -> None:
-        """Take the steps that each step needs, those that its expressions name included."""
+        """Take the steps that each step needs, those that its expressions name included.
+
+        `settled` is what people said of calls that were the last attempts of their steps.
+        """
+        self._settled = settled
         self._plan = plan
         self._needs = needs
         self._given = given
@@ -193,7 +232,16 @@ class Progress:
         if halts:
             begin = ()
             self._halt(stopped_by or "the plan is being stopped")
-        return Move(begin, self._standings, self._open + len(begin), stopped_by)
+        asks = () if halts else tuple(islice(self._list_asks(), MOST_ASKED))
+        return Move(begin, self._standings, self._open + len(begin), stopped_by, asks)
+
+    def _list_asks(self) -> Iterator[Ask]:
+        """Yield the failed calls of which people are asked."""
+        for step in self._plan.steps:
+            for index, item in enumerate(self._standings[step.id].items):
+                if item.status == "asking" and not self._standings[step.id].has_ended:
+                    label = Label(step.id, index if step.for_each is not None else -1, item.attempts)
+                    yield Ask(label, item.reason or "it failed", item.tried)
 
     @cached_property
     def _ordered(self) -> list[PlanStep]:
@@ -268,7 +316,8 @@ class Progress:
         if (untold := self._untold.get((step.id, index))) is not None:
             item.status, item.reason = "failed", untold
             return item
-        for _, ended in sorted(attempts.items()):
+        allowed, begun = step.attempts, 0
+        for number, ended in sorted(attempts.items()):
             if ended is None:
                 item.status = "running"
                 return item
@@ -278,7 +327,18 @@ class Progress:
                 item.status, item.value, item.reason = "completed", ended.value, None
                 return item
             item.reason = wording.shorten(failure, REASON_CHARACTERS)
-            item.status = "failed" if ended.is_stopped or len(attempts) >= step.attempts else "waiting"
+            item.tried = (*item.tried, f"attempt {number}: {item.reason}")[-ATTEMPTS_TOLD:]
+            said = self._settled.get(Label(step.id, index if step.for_each is not None else -1, number))
+            if said is not None and said.choice in {"accept", "supply"}:
+                item.status, item.reason = "completed", None
+                item.value = said.value if said.choice == "supply" else ended.value
+                return item
+            if said is not None and said.choice == "retry":
+                allowed, begun = number + step.attempts, number
+                item.reason = wording.shorten(f"{failure}. {said.text}".removesuffix(" "), REASON_CHARACTERS)
+            may_ask = step.on_failure == "ask" and not ended.is_stopped and said is None
+            is_last = number >= allowed or (ended.is_stopped and number > begun)
+            item.status = "waiting" if not is_last else "asking" if may_ask else "failed"
         return item
 
     def _find_misfit(self, step: PlanStep, output: JsonValue, index: int, item: JsonValue) -> str | None:
@@ -292,7 +352,7 @@ class Progress:
 
     def _sum_up(self, step: PlanStep, standing: Standing) -> Standing:
         """Return how a step stands by its items."""
-        open_ones = sum(item.status in {"waiting", "running"} for item in standing.items)
+        open_ones = sum(item.status in {"waiting", "running", "asking"} for item in standing.items)
         if step.for_each is None:
             (item,) = standing.items
             if item.status == "completed":
@@ -307,7 +367,7 @@ class Progress:
             reasons = [item.reason for item in standing.items if item.reason]
             told = f"{standing.failed} of {len(standing.items)} failed, and {needed} must end well"
             failed = self._fail(step, standing, f"{told}; {reasons[0]}" if reasons else told)
-            if any(item.status == "running" for item in standing.items):
+            if any(item.status in {"running", "asking"} for item in standing.items):
                 # What is under way is waited for, and nothing else begins.
                 failed.status = "running"
             return failed
