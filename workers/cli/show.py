@@ -19,7 +19,6 @@ from mandate.workers.client import trees
 from mandate.workers.client.answers import Unknown
 from mandate.workers.client.decisions import why_not_open
 from mandate.workers.client.trees import Place
-from mandate.workers.history.board import read_board
 from mandate.workers.history.models import ModelTable
 from mandate.workers.history.record import Json, NoSuchRun, Record, conversation, exists, read_arguments, read_record
 from mandate.workers.history.tree import read_tree
@@ -200,6 +199,9 @@ async def _show_tree(call: Invocation, connection: Connection, name: str, run_id
 
 
 async def _show_board(call: Invocation, connection: Connection, name: str, run_id: str | None, *, full: bool) -> int:
+    # Here: what reads the board of a run takes long to import.
+    from mandate.workers.history.board import read_board  # noqa: PLC0415 - only with --board
+
     try:
         found = await read_board(connection.client, connection.settings.store, name, run_id)
     except Unknown:

@@ -236,7 +236,7 @@ class StepAsk(Record):
 
 
 class StepSettled(Record):
-    """How people say that a failed step goes on."""
+    """Choice of a person on a step that has failed."""
 
     call: str
     """As of `StepAsk`."""

@@ -74,7 +74,7 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """How people say that a step goes on whose last attempt failed."""
+    """Choice of a person on a call that was the last attempt of its step."""
 
     choice: Literal["retry", "accept", "supply", "expired"]
     text: str = ""
