@@ -1,20 +1,18 @@
 """A plan under way: what its calls returned, which begin now, how it ends."""
 
 import json
-from collections import OrderedDict
 from collections.abc import Iterator, Mapping
-from decimal import Decimal
 
 import structlog
 from pydantic import JsonValue
 from temporalio import activity
 
 from mandate.activities import failures
-from mandate.activities.checks.findings import parse_value
 from mandate.activities.heartbeat import Stopwatch
+from mandate.activities.plan_calls import ACCOUNT, PlanCallReader, read_given
 from mandate.activities.toolbox import calls as toolbox_calls
 from mandate.activities.transcript import results, sensitive_arguments
-from mandate.activities.transcript.conversation import PLANNED, Conversation, is_planned
+from mandate.activities.transcript.conversation import PLANNED, Conversation
 from mandate.activities.transcript.log import TranscriptLog
 from mandate.activities.transcript.pinned_agents import PinnedAgents
 from mandate.workflows.contracts.agent import PinnedAgent
@@ -31,15 +29,9 @@ from mandate.workflows.rules.plans import progress as plan_progress
 from mandate.workflows.rules.plans.order import map_needs
 from mandate.workflows.rules.plans.progress import Ended, Label, Move, NewCall, Progress
 
-VALUES_KEPT, VALUES_BYTES = 8192, 64 << 20
-"""Outputs that a process keeps, by address."""
-
 OUTPUT_SHOWN = 300
 STEPS_BYTES = 14 * 1024
 """Of the steps that a result shows."""
-
-ACCOUNT = "account"
-"""Key of what the calls of a message have cost, beside their results."""
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -50,8 +42,7 @@ class PlanActivities:
     def __init__(self, agents: PinnedAgents, transcript: TranscriptLog) -> None:
         self._agents = agents
         self._transcript = transcript
-        self._values: OrderedDict[Digest, JsonValue] = OrderedDict()
-        self._bytes = 0
+        self._calls = PlanCallReader(transcript.blobs)
 
     @activity.defn
     async def advance_plan(self, request: AdvanceRequest) -> PlanMove:
@@ -78,7 +69,7 @@ class PlanActivities:
             raise ValueError("it is the conversation of an agent, which has no steps")
         given, calls = await self._read(plan, chain.conversation)
         move = Progress(plan, map_needs(plan), given, calls, is_stopping=has_ended).advance()
-        return [_describe(plan, step.id, move) for step in plan.steps]
+        return [describe_step(plan, step.id, move) for step in plan.steps]
 
     async def _advance(self, request: AdvanceRequest) -> PlanMove:
         with failures.translate_store_errors():
@@ -133,41 +124,7 @@ class PlanActivities:
     async def _read(self, plan: PlanSpec, conversation: Conversation) -> tuple[JsonValue, dict[Label, Ended | None]]:
         """Return the input of a plan, and its calls with their ends."""
         first, *rest = conversation
-        given = parse_value(first.parts[0].text) if isinstance(first.parts[0], TextPart) else None
-        wanted = _find_read_steps(plan)
-        calls: dict[Label, Ended | None] = {}
-        for message in rest:
-            if isinstance(message, AssistantMessage):
-                calls |= {Label.parse(call.call_id): None for call in message.calls if is_planned(message)}
-                continue
-            account = _read_account(message)
-            for part in message.parts:
-                if isinstance(part, ResultPart) and part.call_id in account:
-                    label = Label.parse(part.call_id)
-                    cost, is_stopped = account[part.call_id]
-                    if part.error:
-                        calls[label] = Ended(None, failure=part.text, cost_usd=cost, is_stopped=is_stopped)
-                        continue
-                    value = await self._find_value(plan, label, part) if label.step in wanted else None
-                    calls[label] = Ended(value, cost_usd=cost)
-        return given, calls
-
-    async def _find_value(self, plan: PlanSpec, label: Label, part: ResultPart) -> JsonValue:
-        """Return the output that a result is: JSON of tools, and of agents that answer with it; else its text."""
-        step = plan.step(label.step)
-        is_text = step.tool is None and step.output_schema is None
-        if part.digest is None:
-            return part.text if is_text else parse_value(part.text)
-        if part.digest not in self._values:
-            content = await results.load_content(self._transcript.blobs, part)
-            text = content.decode(errors="replace")
-            self._values[part.digest] = text if is_text else parse_value(text)
-            self._bytes += len(content)
-            while len(self._values) > VALUES_KEPT or (self._bytes > VALUES_BYTES and len(self._values) > 1):
-                self._values.popitem(last=False)
-                self._bytes = self._bytes * len(self._values) // (len(self._values) + 1)
-        self._values.move_to_end(part.digest)
-        return self._values[part.digest]
+        return read_given(first), await self._calls.read(plan, rest)
 
     async def _end(
         self, plan: PlanSpec, progress: Progress, move: Move, needs: Mapping[str, frozenset[str]]
@@ -184,30 +141,11 @@ class PlanActivities:
         if output is not None:
             text = output if isinstance(output, str) else canonical_json(output).decode()
             stored = await results.store(self._transcript.blobs, text)
-        steps = [_describe(plan, name, move) for name in (step.id for step in plan.steps)]
+        steps = [describe_step(plan, name, move) for name in (step.id for step in plan.steps)]
         content = canonical_json([one.model_dump(mode="json") for one in steps])
         (digest,) = await self._transcript.blobs.put(content)
         status = RunStatus.COMPLETED if fault is None else RunStatus.DECLINED
         return PlanEnd(status=status, output=stored, reason=fault, steps=tuple(_keep_room(steps)), steps_digest=digest)
-
-
-def _find_read_steps(plan: PlanSpec) -> set[str]:
-    """Return the steps whose outputs anything reads."""
-    if plan.output is None:
-        needs = map_needs(plan)
-        read = {*plan_progress.list_last(plan, needs), *(name for names in needs.values() for name in names)}
-    else:
-        read = {step.id for step in plan.steps}
-    return read | {step.id for step in plan.steps if step.success is not None}
-
-
-def _read_account(message: UserMessage) -> dict[str, tuple[Decimal, bool]]:
-    """Return what the calls of a message have cost, and whether people ended them, by their ids."""
-    for part in message.parts:
-        if isinstance(part, TextPart) and part.text.startswith(f'{{"{ACCOUNT}"'):
-            account = json.loads(part.text)[ACCOUNT]
-            return {name: (Decimal(one["cost_usd"]), one["people"]) for name, one in account.items()}
-    return {}
 
 
 def _write_calls(agent: PinnedAgent, begin: tuple[NewCall, ...]) -> AssistantMessage | None:
@@ -239,7 +177,7 @@ def _find_arguments(agent: PinnedAgent, tool: str, new: NewCall) -> JsonValue:
     return {binding.task: text}
 
 
-def _describe(plan: PlanSpec, name: str, move: Move) -> StepResult:
+def describe_step(plan: PlanSpec, name: str, move: Move) -> StepResult:
     """Return how a step went."""
     step, standing = plan.step(name), move.standings[name]
     output: JsonValue = standing.output
