@@ -18,7 +18,15 @@ from mandate.activities.transcript.pinned_agents import PinnedAgents
 from mandate.workflows.contracts.agent import PinnedAgent
 from mandate.workflows.contracts.base import Digest, canonical_json
 from mandate.workflows.contracts.model import Finish
-from mandate.workflows.contracts.plan import AdvanceRequest, EndedCall, PlanEnd, PlanMove, PlanSpec, StepResult
+from mandate.workflows.contracts.plan import (
+    AdvanceRequest,
+    EndedCall,
+    PlanEnd,
+    PlanMove,
+    PlanSpec,
+    PlanStep,
+    StepResult,
+)
 from mandate.workflows.contracts.run import RunStatus
 from mandate.workflows.contracts.tool import AgentBinding
 from mandate.workflows.contracts.transcript import AssistantMessage, CallPart, ResultPart, TextPart, UserMessage
@@ -27,7 +35,7 @@ from mandate.workflows.rules.cel.evaluation import Unevaluable
 from mandate.workflows.rules.period_budgets import format_usd
 from mandate.workflows.rules.plans import progress as plan_progress
 from mandate.workflows.rules.plans.order import map_needs
-from mandate.workflows.rules.plans.progress import Ended, Label, Move, NewCall, Progress
+from mandate.workflows.rules.plans.progress import Ended, Label, Move, NewCall, Progress, Standing
 
 OUTPUT_SHOWN = 300
 STEPS_BYTES = 14 * 1024
@@ -69,7 +77,7 @@ class PlanActivities:
             raise ValueError("it is the conversation of an agent, which has no steps")
         given, calls = await self._read(plan, chain.conversation)
         move = Progress(plan, map_needs(plan), given, calls, is_stopping=has_ended).advance()
-        return [describe_step(plan, step.id, move) for step in plan.steps]
+        return [describe_step(step, move.standings[step.id]) for step in plan.steps]
 
     async def _advance(self, request: AdvanceRequest) -> PlanMove:
         with failures.translate_store_errors():
@@ -141,7 +149,7 @@ class PlanActivities:
         if output is not None:
             text = output if isinstance(output, str) else canonical_json(output).decode()
             stored = await results.store(self._transcript.blobs, text)
-        steps = [describe_step(plan, name, move) for name in (step.id for step in plan.steps)]
+        steps = [describe_step(step, move.standings[step.id]) for step in plan.steps]
         content = canonical_json([one.model_dump(mode="json") for one in steps])
         (digest,) = await self._transcript.blobs.put(content)
         status = RunStatus.COMPLETED if fault is None else RunStatus.DECLINED
@@ -177,15 +185,14 @@ def _find_arguments(agent: PinnedAgent, tool: str, new: NewCall) -> JsonValue:
     return {binding.task: text}
 
 
-def describe_step(plan: PlanSpec, name: str, move: Move) -> StepResult:
+def describe_step(step: PlanStep, standing: Standing) -> StepResult:
     """Return how a step went."""
-    step, standing = plan.step(name), move.standings[name]
     output: JsonValue = standing.output
     text = "" if output is None else output if isinstance(output, str) else canonical_json(output).decode()
     if len(text) > OUTPUT_SHOWN:
         output = wording.shorten(text, OUTPUT_SHOWN)
     return StepResult(
-        id=name,
+        id=step.id,
         status=standing.status,
         output=output,
         reason=standing.reason,

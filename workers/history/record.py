@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from pydantic import JsonValue, ValidationError
 from temporalio.client import Client, WorkflowExecutionStatus
@@ -42,6 +43,9 @@ from mandate.workflows.contracts.transcript import (
 )
 from mandate.workflows.rules import redaction, wording
 from mandate.workflows.rules.redaction import HIDDEN, mask
+
+if TYPE_CHECKING:
+    from mandate.workers.history.plan_steps import PlanReader
 
 Json = dict[str, JsonValue]
 
@@ -231,6 +235,13 @@ class Conversation:
                 yield replace(said, measured=segment.measured)
                 step += 1
 
+    def read_plan(self) -> "PlanReader":
+        """Return a reader of the steps of the plan that this is the conversation of."""
+        # Here: it takes long to import, and runs of agents do without it.
+        from mandate.workers.history.plan_steps import PlanReader  # noqa: PLC0415 - only for plans
+
+        return PlanReader(self._blobs)
+
     async def token_use(self, head: str) -> AsyncIterator[StepTokens]:
         """Yield the tokens of each step's request, oldest first."""
         meter = TokenMeter()
@@ -285,8 +296,9 @@ class Conversation:
         return replace(record, stored_output=_read_json(text) if is_json else text)
 
     async def pending(self, record: Record) -> list[Json]:
-        """Calls of the last turn whose results the model was not told."""
-        return [await self._pending(call, record) for call in record.history.calls]
+        """Calls of the last turn whose results the model was not told; none of a plan, which has no turns."""
+        calls = record.history.calls if not record.history.is_plan else []
+        return [await self._pending(call, record) for call in calls]
 
     async def _pending(self, call: Call, record: Record) -> Json:
         pin = record.history.pin
