@@ -6,6 +6,7 @@ origin: run that another one goes on from
 session: sessions, as they are kept
 children: starts and ends of children
 plan: progress of a plan
+plan_calls: calls of a plan, as its conversation holds them
 model: one call of a model
 streams: texts of models as they come
 period_budgets: budgets beyond one run

@@ -2,21 +2,18 @@
 
 import json
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from decimal import Decimal
-from typing import Any
+from collections.abc import Iterator
 
 import structlog
 from pydantic import JsonValue
 from temporalio import activity
 
 from mandate.activities import failures
-from mandate.activities.checks.findings import parse_value
 from mandate.activities.heartbeat import Stopwatch
+from mandate.activities.plan_calls import ACCOUNT, SETTLED, PlanCallReader, read_given
 from mandate.activities.toolbox import calls as toolbox_calls
 from mandate.activities.transcript import results, sensitive_arguments
-from mandate.activities.transcript.conversation import PLANNED, Conversation, is_planned
+from mandate.activities.transcript.conversation import PLANNED, Conversation
 from mandate.activities.transcript.log import TranscriptLog
 from mandate.activities.transcript.pinned_agents import PinnedAgents
 from mandate.workflows.contracts.agent import PinnedAgent
@@ -27,47 +24,28 @@ from mandate.workflows.contracts.plan import (
     PlanEnd,
     PlanMove,
     PlanSpec,
+    PlanStep,
     StepAsk,
     StepResult,
-    StepSettled,
 )
 from mandate.workflows.contracts.run import RunStatus
-from mandate.workflows.contracts.tool import AgentBinding, ToolResult
-from mandate.workflows.contracts.transcript import (
-    AssistantMessage,
-    CallPart,
-    ResultPart,
-    StoredResult,
-    TextPart,
-    UserMessage,
-)
+from mandate.workflows.contracts.tool import AgentBinding
+from mandate.workflows.contracts.transcript import AssistantMessage, CallPart, ResultPart, TextPart, UserMessage
 from mandate.workflows.rules import surrogates, wording
 from mandate.workflows.rules.cel.evaluation import Unevaluable
 from mandate.workflows.rules.period_budgets import format_usd
 from mandate.workflows.rules.plans import progress as plan_progress
 from mandate.workflows.rules.plans.order import map_needs
-from mandate.workflows.rules.plans.progress import Ask, Ended, Label, Move, NewCall, Progress, Settled
+from mandate.workflows.rules.plans.progress import Ask, Move, NewCall, Progress, Standing
 
-VALUES_KEPT, VALUES_BYTES = 8192, 64 << 20
-"""Outputs that a process keeps, by address."""
+PLANS_KEPT = 64
+"""Plans under way of which a process keeps how they stand."""
 
 OUTPUT_SHOWN = 300
 STEPS_BYTES = 14 * 1024
 """Of the steps that a result shows."""
 
-ACCOUNT, SETTLED = "account", "settled"
-"""Keys of what the calls of a message have cost, beside their results; and of what people said of failed steps."""
-
 log = structlog.stdlib.get_logger(__name__)
-
-
-@dataclass(slots=True)
-class _Read:
-    """A plan under way, as its conversation has it."""
-
-    given: JsonValue
-    calls: dict[Label, Ended | None] = field(default_factory=dict)
-    settled: dict[Label, Settled] = field(default_factory=dict)
 
 
 class PlanActivities:
@@ -76,8 +54,9 @@ class PlanActivities:
     def __init__(self, agents: PinnedAgents, transcript: TranscriptLog) -> None:
         self._agents = agents
         self._transcript = transcript
-        self._values: OrderedDict[Digest, JsonValue] = OrderedDict()
-        self._bytes = 0
+        self._calls = PlanCallReader(transcript.blobs)
+        self._progress: OrderedDict[Digest, Progress] = OrderedDict()
+        """How plans stand at the heads of their conversations, each until its next move."""
 
     @activity.defn
     async def advance_plan(self, request: AdvanceRequest) -> PlanMove:
@@ -102,11 +81,8 @@ class PlanActivities:
         plan = (await self._agents.get(chain.segment.agent)).plan
         if plan is None:
             raise ValueError("it is the conversation of an agent, which has no steps")
-        read = await self._read(plan, chain.conversation)
-        move = Progress(
-            plan, map_needs(plan), read.given, read.calls, is_stopping=has_ended, settled=read.settled
-        ).advance()
-        return [_describe(plan, step.id, move) for step in plan.steps]
+        move = (await self._begin(plan, chain.conversation, is_stopping=has_ended)).advance()
+        return [describe_step(step, move.standings[step.id]) for step in plan.steps]
 
     async def _advance(self, request: AdvanceRequest) -> PlanMove:
         with failures.translate_store_errors():
@@ -115,17 +91,13 @@ class PlanActivities:
             chain = await self._transcript.load(request.head)
             told = await self._tell(chain.conversation, agent, request)
             before = (told,) if told is not None else ()
-            whole = chain.conversation.extend(*before)
-            read = await self._read(agent.plan, whole)
-            needs = map_needs(agent.plan)
-            progress = Progress(
-                agent.plan,
-                needs,
-                read.given,
-                read.calls,
-                is_stopping=request.is_stopping,
-                settled=read.settled,
-            )
+            progress = self._progress.pop(request.head, None)
+            if progress is None:
+                progress = await self._begin(agent.plan, chain.conversation)
+            read = await self._calls.read(agent.plan, before)
+            progress.take(read.calls, read.settled)
+            if request.is_stopping:
+                progress.stop()
             move = progress.advance()
             message, asks = _write_calls(agent, move.begin), tuple(map(_write_ask, move.asks))
             if message is not None:
@@ -138,12 +110,30 @@ class PlanActivities:
                 )
                 extended = await self._transcript.append(chain, request.agent, (*before, message))
                 log.info("plan_advanced", begin=len(requests), ended=len(request.ended))
+                progress.take({new.label: None for new in move.begin})
+                self._keep(extended.head, progress)
                 return PlanMove(head=extended.head, calls=requests, doing=move.doing, asks=asks)
             head = request.head
             if before:
                 head = (await self._transcript.append(chain, request.agent, before)).head
-            end = await self._end(agent.plan, progress, move, needs) if move.is_over else None
+            end = await self._end(agent.plan, progress, move) if move.is_over else None
+            if end is None:
+                self._keep(head, progress)
         return PlanMove(head=head, doing=move.doing, end=end, asks=asks)
+
+    async def _begin(self, plan: PlanSpec, conversation: Conversation, *, is_stopping: bool = False) -> Progress:
+        """Return the progress of a plan up to the end of its conversation."""
+        first, *rest = conversation
+        read = await self._calls.read(plan, rest)
+        return Progress(
+            plan, map_needs(plan), read_given(first), read.calls, is_stopping=is_stopping, settled=read.settled
+        )
+
+    def _keep(self, head: Digest, progress: Progress) -> None:
+        """Keep how a plan stands at a head, so that the next move looks only at what is new."""
+        self._progress[head] = progress
+        if len(self._progress) > PLANS_KEPT:
+            self._progress.popitem(last=False)
 
     async def _tell(
         self, conversation: Conversation, agent: PinnedAgent, request: AdvanceRequest
@@ -169,59 +159,9 @@ class PlanActivities:
         parts.append(TextPart(kind="text", text=canonical_json(told).decode()))
         return UserMessage(role="user", parts=tuple(parts))
 
-    async def _read(self, plan: PlanSpec, conversation: Conversation) -> "_Read":
-        """Return the input of a plan, its calls with their ends, and what people said of failed steps."""
-        first, *rest = conversation
-        given = parse_value(first.parts[0].text) if isinstance(first.parts[0], TextPart) else None
-        wanted = _find_read_steps(plan)
-        read = _Read(given)
-        for message in rest:
-            if isinstance(message, AssistantMessage):
-                read.calls |= {Label.parse(call.call_id): None for call in message.calls if is_planned(message)}
-                continue
-            told = _read_told(message)
-            account = {name: (Decimal(one["cost_usd"]), one["people"]) for name, one in told.get(ACCOUNT, {}).items()}
-            for part in message.parts:
-                if isinstance(part, ResultPart) and part.call_id in account:
-                    label = Label.parse(part.call_id)
-                    cost, is_stopped = account[part.call_id]
-                    if part.error:
-                        read.calls[label] = Ended(None, failure=part.text, cost_usd=cost, is_stopped=is_stopped)
-                        continue
-                    value = await self._find_value(plan, label, part) if label.step in wanted else None
-                    read.calls[label] = Ended(value, cost_usd=cost)
-            for name, one in told.get(SETTLED, {}).items():
-                said = StepSettled.model_validate({**one, "call": name})
-                label = Label.parse(name)
-                value = None
-                if said.answer is not None and label.step in wanted:
-                    value = await self._find_value(plan, label, said.answer)
-                read.settled[label] = Settled(said.choice, said.text, value)
-        return read
-
-    async def _find_value(self, plan: PlanSpec, label: Label, part: ResultPart | ToolResult) -> JsonValue:
-        """Return the output that a result is: JSON of tools, and of agents that answer with it; else its text."""
-        step = plan.step(label.step)
-        is_text = step.tool is None and step.output_schema is None
-        if part.digest is None:
-            return part.text if is_text else parse_value(part.text or "")
-        if part.digest not in self._values:
-            stored = StoredResult(digest=part.digest, size=part.size or 0)
-            content = await results.load_content(self._transcript.blobs, stored)
-            text = content.decode(errors="replace")
-            self._values[part.digest] = text if is_text else parse_value(text)
-            self._bytes += len(content)
-            while len(self._values) > VALUES_KEPT or (self._bytes > VALUES_BYTES and len(self._values) > 1):
-                self._values.popitem(last=False)
-                self._bytes = self._bytes * len(self._values) // (len(self._values) + 1)
-        self._values.move_to_end(part.digest)
-        return self._values[part.digest]
-
-    async def _end(
-        self, plan: PlanSpec, progress: Progress, move: Move, needs: Mapping[str, frozenset[str]]
-    ) -> PlanEnd:
+    async def _end(self, plan: PlanSpec, progress: Progress, move: Move) -> PlanEnd:
         """Return how a plan ends: its output, and how each step went."""
-        fault = plan_progress.find_end_fault(plan, needs, move)
+        fault = plan_progress.find_end_fault(plan, map_needs(plan), move)
         if plan_progress.is_stuck(move):
             unended = ", ".join(plan_progress.list_unended(move.standings))
             fault = f"nothing is ready and nothing is under way, and these steps have not ended: {unended}"
@@ -232,30 +172,11 @@ class PlanActivities:
         if output is not None:
             text = output if isinstance(output, str) else canonical_json(output).decode()
             stored = await results.store(self._transcript.blobs, text)
-        steps = [_describe(plan, name, move) for name in (step.id for step in plan.steps)]
+        steps = [describe_step(step, move.standings[step.id]) for step in plan.steps]
         content = canonical_json([one.model_dump(mode="json") for one in steps])
         (digest,) = await self._transcript.blobs.put(content)
         status = RunStatus.COMPLETED if fault is None else RunStatus.DECLINED
         return PlanEnd(status=status, output=stored, reason=fault, steps=tuple(_keep_room(steps)), steps_digest=digest)
-
-
-def _find_read_steps(plan: PlanSpec) -> set[str]:
-    """Return the steps whose outputs anything reads."""
-    if plan.output is None:
-        needs = map_needs(plan)
-        read = {*plan_progress.list_last(plan, needs), *(name for names in needs.values() for name in names)}
-    else:
-        read = {step.id for step in plan.steps}
-    return read | {step.id for step in plan.steps if step.success is not None}
-
-
-def _read_told(message: UserMessage) -> dict[str, Any]:
-    """Return what the calls of a message have cost, and whether people ended them; and what people said of steps."""
-    for part in message.parts:
-        if isinstance(part, TextPart) and part.text.startswith(f'{{"{ACCOUNT}"'):
-            told: dict[str, Any] = json.loads(part.text)
-            return told
-    return {}
 
 
 def _write_ask(ask: Ask) -> StepAsk:
@@ -291,15 +212,14 @@ def _find_arguments(agent: PinnedAgent, tool: str, new: NewCall) -> JsonValue:
     return {binding.task: text}
 
 
-def _describe(plan: PlanSpec, name: str, move: Move) -> StepResult:
+def describe_step(step: PlanStep, standing: Standing) -> StepResult:
     """Return how a step went."""
-    step, standing = plan.step(name), move.standings[name]
     output: JsonValue = standing.output
     text = "" if output is None else output if isinstance(output, str) else canonical_json(output).decode()
     if len(text) > OUTPUT_SHOWN:
         output = wording.shorten(text, OUTPUT_SHOWN)
     return StepResult(
-        id=name,
+        id=step.id,
         status=standing.status,
         output=output,
         reason=standing.reason,

@@ -62,6 +62,8 @@ class PlanWorkflow(AgentWorkflow):
                 return await self._close(*self._unknown())
             if self._control.is_stopping:
                 if not self._compensation.is_wanted:
+                    if not self._control.is_compensating:
+                        await self._plan.close()
                     return await self._close(RunStatus.STOPPED, self._stop_reason)
                 await self._take_back()
             if self._run.is_leaving:

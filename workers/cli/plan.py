@@ -86,6 +86,9 @@ async def run(
 ) -> int:
     """Start a run of a plan and follow it; Ctrl-C leaves it running.
 
+    It tells of each step as it begins, is tried again, ends or is skipped, and what people are asked. What happens
+    at once to many steps is told in one line, and of a long `for_each` each tenth part and the first failures.
+
     In a project with the local server, where no worker polls, it has a worker of its own for as long as it follows.
     With `-o json` its result, with one object a step: id, status, output, reason, cost_usd, attempts, and of a
     `for_each` items, completed and failed.
@@ -141,7 +144,8 @@ async def show(
     """Show each step of a run of a plan: whether it waits, works or how it ended, its attempts and what it cost.
 
     With `-o json` one object: workflow_id, run_id, status, doing, reason, and steps: id, status, output, reason,
-    cost_usd, attempts, items, completed, failed. `mandate show RUN --tree` shows the runs of its agents.
+    cost_usd, attempts, items, completed, failed. `mandate show RUN` shows the steps in the order in which they began
+    and ended, and `mandate show RUN --tree` the runs of its agents.
     """
     from mandate.workers.cli.plan_show import show_plan  # noqa: PLC0415 - only for this verb
 

@@ -140,20 +140,21 @@ async def run(
 async def watch(call: Invocation, connection: Connection, workflow_id: str, run_id: str | None) -> int:
     """Follow a run to its end and tell how it ended; the exit code."""
     try:
-        ended, version = await follow(connection, call.out, workflow_id, run_id, program=call.program)
+        followed = await follow(connection, call.out, workflow_id, run_id, program=call.program)
     except (asyncio.CancelledError, RPCError):
         call.out.note(f"\nleft running; come back with `{_come_back(call, connection, workflow_id)}`")
         raise
+    ended = followed.ended
     code = run_text.exit_code(ended)
     if ended.result is not None and call.out.as_json:
-        ids = {"workflow_id": workflow_id, "run_id": run_id, "version": version}
+        ids = {"workflow_id": workflow_id, "run_id": run_id, "version": followed.version}
         call.out.json({**ids, **ended.result.model_dump(mode="json")})
     elif ended.bad_input:
         raise CliError(ended.reason or "the run was asked for wrongly", code)
     elif call.out.as_json:
         raise CliError(f"run {workflow_id!r} {ended.status}{f': {ended.reason}' if ended.reason else ''}", code)
     else:
-        run_text.print_result(call.out, connection, workflow_id, ended, program=call.program)
+        run_text.print_result(call.out, connection, workflow_id, ended, followed.steps, program=call.program)
     return code
 
 

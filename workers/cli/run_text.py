@@ -8,6 +8,7 @@ from decimal import Decimal
 from pydantic import JsonValue
 from rich.text import Text
 
+from mandate.workers.cli import plan_text
 from mandate.workers.cli.connection import Connection
 from mandate.workers.cli.errors import DONE, ENDED_OTHERWISE, REFUSED
 from mandate.workers.cli.output import Output, print_table
@@ -16,6 +17,7 @@ from mandate.workers.history.events import RunEnded
 from mandate.workers.history.models import ModelTable, ModelTotals
 from mandate.workers.history.record import Json, Record, Said
 from mandate.workflows.contracts.budget import BudgetUse
+from mandate.workflows.contracts.plan import PlanResult, StepResult
 from mandate.workflows.contracts.run import EffectEntry, EffectLog, RunResult, RunStatus
 from mandate.workflows.contracts.tool import CacheHit
 from mandate.workflows.rules import budget_use, decisions, quantities, wording
@@ -34,7 +36,8 @@ def print_heading(out: Output, record: Record, url: str | None) -> None:
     its = record.history
     version = f" version {its.pin.version}" if its.pin is not None else ""
     out.print(Text.assemble((record.workflow_id, "bold"), "  ", _status(record.status)))
-    out.print(Text(f"agent {its.agent or 'unknown'}{version}, step {its.step}, run {record.run_id}", style="dim"))
+    kind = "plan" if its.is_plan else "agent"
+    out.print(Text(f"{kind} {its.agent or 'unknown'}{version}, step {its.step}, run {record.run_id}", style="dim"))
     if url is not None:
         out.print(Text(url, style="dim"))
     if record.place.parent is not None:
@@ -247,30 +250,45 @@ def exit_code(ended: RunEnded) -> int:
     return REFUSED if ended.bad_input else ENDED_OTHERWISE
 
 
-def print_result(out: Output, connection: Connection, workflow_id: str, ended: RunEnded, *, program: str) -> None:
-    """Print the answer, what was done, what it cost, and where to look."""
+def print_result(
+    out: Output,
+    connection: Connection,
+    workflow_id: str,
+    ended: RunEnded,
+    steps: Sequence[StepResult] = (),
+    *,
+    program: str,
+) -> None:
+    """Print the answer, what was done, how the steps of a plan went, what it cost, and where to look."""
+    is_plan = isinstance(ended.result, PlanResult) or bool(steps)
     style = "bold green" if ended.status == RunStatus.COMPLETED else "bold yellow"
     out.print("")
     out.print(Text.assemble((ended.status, style), f": {ended.reason}" if ended.reason else ""))
     if ended.result is not None:
-        _print_answer(out, ended.result)
+        _print_answer(out, ended.result, steps)
+    elif steps:
+        out.print("")
+        plan_text.print_steps(out, steps)
     out.print("")
     if (url := connection.run_url(workflow_id)) is not None:
         out.print(Text.assemble(("Look at it  ", "dim"), url))
-    for label, command in list_commands(connection, workflow_id, program=program):
+    for label, command in list_commands(connection, workflow_id, program=program, is_plan=is_plan):
         out.print(Text.assemble((f"{label:<12}", "dim"), command))
 
 
-def list_commands(connection: Connection, workflow_id: str, *, program: str) -> list[tuple[str, str]]:
+def list_commands(
+    connection: Connection, workflow_id: str, *, program: str, is_plan: bool = False
+) -> list[tuple[str, str]]:
     """Return the commands that show more of a run."""
     name = shlex.quote(workflow_id)
     return [
+        *([("All steps", f"{program} plan show {name}{connection.options}")] if is_plan else []),
         ("Read it", f"{program} show {name}{connection.options}"),
         ("In Temporal", f"temporal workflow describe -w {name}{connection.temporal_options}"),
     ]
 
 
-def _print_answer(out: Output, result: RunResult) -> None:
+def _print_answer(out: Output, result: RunResult, steps: Sequence[StepResult]) -> None:
     if result.output is not None:
         answer = result.output if isinstance(result.output, str) else json.dumps(result.output, indent=2)
         out.print("", answer.strip())
@@ -279,6 +297,10 @@ def _print_answer(out: Output, result: RunResult) -> None:
     elif result.output_digest is not None:
         out.print(Text("`show` has its answer", style="dim"))
     out.print("")
+    if steps:
+        plan_text.print_steps(out, steps)
+    elif isinstance(result, PlanResult):
+        plan_text.print_steps(out, result.steps, note=", of those that the result has room for")
     if result.effects.count:
         _print_changes(out, result.effects)
     for entry in result.uncertain:

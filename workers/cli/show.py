@@ -8,22 +8,32 @@ from rich.text import Text
 
 from mandate.activities.stores.base import StoreUnavailable
 from mandate.activities.transcript.blobs import BlobCorrupted
-from mandate.workers.cli import decisions, request_names, request_text, run_text, run_tree, token_bars
+from mandate.workers.cli import decisions, plan_text, request_names, request_text, run_text, run_tree, token_bars
 from mandate.workers.cli.connection import Connection, connected, elsewhere, note_start
 from mandate.workers.cli.errors import CliError
 from mandate.workers.cli.inbox import entry
 from mandate.workers.cli.options import Invocation, verb
-from mandate.workers.cli.output import print_table
+from mandate.workers.cli.output import Output, print_table
+from mandate.workers.cli.plan_text import StepNarrator
 from mandate.workers.cli.run import watch
 from mandate.workers.client import trees
 from mandate.workers.client.answers import Unknown
 from mandate.workers.client.decisions import why_not_open
 from mandate.workers.client.trees import Place
 from mandate.workers.history.models import ModelTable
-from mandate.workers.history.record import Json, NoSuchRun, Record, conversation, exists, read_arguments, read_record
+from mandate.workers.history.record import (
+    Conversation,
+    Json,
+    NoSuchRun,
+    Record,
+    conversation,
+    exists,
+    read_arguments,
+    read_record,
+)
 from mandate.workers.history.tree import read_tree
 from mandate.workers.run_store import StoreUnusable
-from mandate.workflows.contracts.base import canonical_json
+from mandate.workflows.contracts.base import Digest, canonical_json
 from mandate.workflows.contracts.request import OpenRequests, Request
 from mandate.workflows.rules import wording
 
@@ -251,14 +261,10 @@ async def _show(call: Invocation, connection: Connection, run: str, run_id: str 
     models = ModelTable(record.history.usages, record.history.beside, record.history.usage_below)
     if head is not None:
         async with conversation(connection.settings.store, record) as stored:
-            async for message in stored.messages(head, full=full or out.as_json):
-                if message.measured is not None:
-                    models.add(message.step, message.measured)
-                why = record.history.why.get(message.step) if message.role == "assistant" else None
-                if out.as_json:
-                    messages.append({**message.to_json(), **({"why": why} if why else {})})
-                else:
-                    run_text.print_message(out, message, why=why, full=full)
+            if record.history.is_plan and not out.as_json:
+                await _print_plan(out, stored, record, head, full=full)
+            else:
+                messages = await _print_messages(out, stored, record, head, models, full=full)
             pending = await stored.pending(record)
             record = await stored.fill_output(record)
     if out.as_json:
@@ -267,3 +273,33 @@ async def _show(call: Invocation, connection: Connection, run: str, run_id: str 
     else:
         run_text.print_ending(out, record, pending, full=full)
         run_text.print_models(out, models)
+
+
+async def _print_messages(
+    out: Output, stored: Conversation, record: Record, head: Digest, models: ModelTable, *, full: bool
+) -> list[Json]:
+    """Print the conversation up to `head`; with `-o json` return it."""
+    messages: list[Json] = []
+    async for message in stored.messages(head, full=full or out.as_json):
+        if message.measured is not None:
+            models.add(message.step, message.measured)
+        why = record.history.why.get(message.step) if message.role == "assistant" else None
+        if out.as_json:
+            messages.append({**message.to_json(), **({"why": why} if why else {})})
+        else:
+            run_text.print_message(out, message, why=why, full=full)
+    return messages
+
+
+async def _print_plan(out: Output, stored: Conversation, record: Record, head: Digest, *, full: bool) -> None:
+    """Print what the plan was asked, and its steps as they began and ended, up to `head`."""
+    reader, narrator, lines = stored.read_plan(), StepNarrator(), list[Text]()
+    async for events in reader.read(head):
+        narrator.align(reader.plan.steps if reader.plan is not None else ())
+        lines += narrator.describe(events)
+    if (ended := record.history.ended) is not None and ended.continued_as is None:
+        lines += narrator.describe(reader.close())
+    plan_text.print_given(out, reader.given, full=full)
+    plan_text.print_lines(out, lines, full=full)
+    if ended is None and record.history.doing:
+        out.print(Text(f"  {record.history.doing}", style="bold"))

@@ -18,6 +18,7 @@ from temporalio.service import RPCError
 
 from mandate.workers.cli import live_text, request_text
 from mandate.workers.cli.connection import Connection
+from mandate.workers.cli.live_steps import LiveSteps
 from mandate.workers.cli.output import Output
 from mandate.workers.client.diagnosis import RETRY_CHARACTERS, diagnose_described, find_retry
 from mandate.workers.client.pollers import list_pollers
@@ -37,6 +38,7 @@ from mandate.workers.history.events import (
 )
 from mandate.workers.history.run_history import RunHistory
 from mandate.workers.history.stream import unfolding
+from mandate.workflows.contracts.plan import StepResult
 from mandate.workflows.contracts.request import Request
 from mandate.workflows.rules import routing, wording
 
@@ -58,10 +60,21 @@ HINTS = 5
 _STYLES = {"done": "green", "failed": "red", "refused": "yellow", "misfit": "yellow", "unknown": "bold red"}
 
 
+@dataclass(frozen=True, slots=True)
+class Followed:
+    """A run that was followed to its end."""
+
+    ended: RunEnded
+    version: str | None = None
+    """Of its agent or plan."""
+    steps: Sequence[StepResult] = ()
+    """Of a plan whose steps could be read."""
+
+
 async def follow(
     connection: Connection, out: Output, workflow_id: str, run_id: str | None, *, program: str = "mandate"
-) -> tuple[RunEnded, str | None]:
-    """Follow the run to its end, continued runs included; return its end and the version of its agent.
+) -> Followed:
+    """Follow the run to its end, continued runs included; return how it ended.
 
     Say on `out` what happens, nothing with `-o json`.
 
@@ -73,12 +86,19 @@ async def follow(
         if out.live:
             await stack.enter_async_context(live_text.reading_along(connection, workflow_id, watcher.read))
         await stack.enter_async_context(watcher.looking())
+        await stack.enter_async_context(watcher.steps)
         async for history, happened in unfolding(connection.client, workflow_id, run_id):
+            if not out.as_json:
+                await watcher.steps.hear(history)
             watcher.hear(history, happened)
     known = watcher.history
     ended = known.ended if known is not None else None
     pin = known.pin if known is not None else None
-    return ended or RunEnded("failed", "its history has no end"), pin.version if pin is not None else None
+    return Followed(
+        ended or RunEnded("failed", "its history has no end"),
+        pin.version if pin is not None else None,
+        watcher.steps.list_results(),
+    )
 
 
 @dataclass(slots=True)
@@ -95,8 +115,12 @@ class _Watcher:
     """Requests of which it was said how they are answered."""
     text: str = ""
     """What the model has said so far of the answer that it gives."""
+    steps: LiveSteps = field(init=False)
     _status: Status | None = None
     _is_version_told: bool = False
+
+    def __post_init__(self) -> None:
+        self.steps = LiveSteps(self.connection, self.out.print, self.out.note)
 
     def hear(self, history: RunHistory, happened: Sequence[Happening]) -> None:
         self.history = history
@@ -111,7 +135,9 @@ class _Watcher:
         if history.pin is not None and not self._is_version_told:
             self._is_version_told = True
             if not self.out.as_json:
-                self.out.note(f"agent {history.pin.name} version {history.pin.version}")
+                self.out.note(
+                    f"{'plan' if history.is_plan else 'agent'} {history.pin.name} version {history.pin.version}"
+                )
                 if limits := history.budget.describe_asked():
                     self.out.note(f"limited to {limits}")
 
@@ -192,6 +218,8 @@ class _Watcher:
                 self._line(step, Text(wording.shorten(whole, LINE_CHARACTERS)) if whole.strip() else None)
                 if note is not None:
                     self._line(step, Text(wording.shorten(note, LINE_CHARACTERS), style="yellow"))
+            case CallReturned(_, call) if self._is_plan:
+                self.steps.tell_call(call_line(call))
             case CallReturned(step, call):
                 self._line(step, call_line(call))
             case RequestOpened(step):
@@ -221,16 +249,23 @@ class _Watcher:
         answers = "` or `".join(way.mandate for way in ways)
         return f"answer {request.id} with `{answers}`; all of it: `{self.program} show {name}{self.connection.options}`"
 
+    @property
+    def _is_plan(self) -> bool:
+        return self.history is not None and self.history.is_plan
+
     def _person(self, step: int, line: Text) -> None:
         """Print questions to people and their words; with `-o json` on stderr, so that a stop is understood."""
+        self.steps.flush()
         if self.out.as_json:
             self.out.note(line.plain)
         else:
             self._line(step, line)
 
     def _line(self, step: int, line: Text | None) -> None:
-        if line is not None:
-            self.out.print(Text.assemble((f"step {step:<3} ", "dim"), line))
+        if line is None:
+            return
+        # The steps of a plan have names.
+        self.out.print(line if self._is_plan else Text.assemble((f"step {step:<3} ", "dim"), line))
 
 
 def call_line(call: Call) -> Text:

@@ -4,6 +4,8 @@ run_history: state of a run, built from events
 requests: requests and decisions
 budget_history: budget of a run
 children: children of a run
+plan_steps: steps of a plan, from its conversation
+step_events: events of the steps of a plan
 models: models of a run
 local_activities: local activities in a history
 events: events for people

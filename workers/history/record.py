@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from pydantic import JsonValue, ValidationError
 from temporalio.client import Client, WorkflowExecutionStatus
@@ -29,19 +30,20 @@ from mandate.workflows.contracts.request import Request
 from mandate.workflows.contracts.run import AGENT_WORKFLOW, PLAN_WORKFLOW, EffectEntry, EffectLog, RunStatus
 from mandate.workflows.contracts.tool import Tool, ToolResult
 from mandate.workflows.contracts.transcript import (
-    AssistantMessage,
     CallPart,
     Measured,
     Message,
     OpaquePart,
     RefusalPart,
     ResultPart,
-    Segment,
     TextPart,
     UserMessage,
 )
 from mandate.workflows.rules import redaction, wording
 from mandate.workflows.rules.redaction import HIDDEN, mask
+
+if TYPE_CHECKING:
+    from mandate.workers.history.plan_steps import PlanReader
 
 Json = dict[str, JsonValue]
 
@@ -231,6 +233,13 @@ class Conversation:
                 yield replace(said, measured=segment.measured)
                 step += 1
 
+    def read_plan(self) -> "PlanReader":
+        """Return a reader of the steps of the plan that this is the conversation of."""
+        # Here: it takes long to import, and runs of agents do without it.
+        from mandate.workers.history.plan_steps import PlanReader  # noqa: PLC0415 - only for plans
+
+        return PlanReader(self._blobs)
+
     async def token_use(self, head: str) -> AsyncIterator[StepTokens]:
         """Yield the tokens of each step's request, oldest first."""
         meter = TokenMeter()
@@ -285,8 +294,9 @@ class Conversation:
         return replace(record, stored_output=_read_json(text) if is_json else text)
 
     async def pending(self, record: Record) -> list[Json]:
-        """Calls of the last turn whose results the model was not told."""
-        return [await self._pending(call, record) for call in record.history.calls]
+        """Calls of the last turn whose results the model was not told; none of a plan, which has no turns."""
+        calls = record.history.calls if not record.history.is_plan else []
+        return [await self._pending(call, record) for call in calls]
 
     async def _pending(self, call: Call, record: Record) -> Json:
         pin = record.history.pin
@@ -369,15 +379,15 @@ async def read_arguments(store: str, identity: str | None, request: Request) -> 
 
 
 async def _whole_arguments(blobs: Blobs, request: Request) -> Json:
-    segment = Segment.model_validate_json(await blobs.get(request.head))
+    chain = await TranscriptLog(blobs).load(request.head)
     if request.edited is not None:
         found = json.loads(await blobs.get(request.edited.blob))
     else:
-        answers = [message for message in segment.messages if isinstance(message, AssistantMessage)]
-        if not answers or request.index >= len(answers[-1].calls):
-            raise ValueError(f"segment {request.head} has no call {request.index}")
-        found = json.loads(answers[-1].calls[request.index].arguments)
+        call = chain.conversation.find_call(request.index)
+        if call is None:
+            raise ValueError(f"the conversation at {request.head} has no call {request.index}")
+        found = json.loads(call.arguments)
     if not isinstance(found, dict):
         raise ValueError("its arguments are no object")
-    definition = (await PinnedAgents(blobs).get(segment.agent)).definition(request.tool or "")
+    definition = (await PinnedAgents(blobs).get(chain.segment.agent)).definition(request.tool or "")
     return redaction.mask(found, definition.tool.sensitive if definition is not None else ())

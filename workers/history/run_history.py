@@ -1,7 +1,7 @@
 """A run as Temporal's history tells it: while no worker answers, and after it has ended."""
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -41,7 +41,8 @@ from mandate.workflows.contracts.compensation import CompensationRequest
 from mandate.workflows.contracts.failures import FailureType, Outcome, ToolFailure
 from mandate.workflows.contracts.marks import Marked, read_as
 from mandate.workflows.contracts.model import ModelReply, ModelRequest, Usage
-from mandate.workflows.contracts.run import EffectEntry, EffectLog
+from mandate.workflows.contracts.plan import AdvanceRequest, PlanMove
+from mandate.workflows.contracts.run import PLAN_WORKFLOW, EffectEntry, EffectLog
 from mandate.workflows.contracts.state import RunState
 from mandate.workflows.contracts.tool import CallRequest, ToolRequest, ToolResult
 from mandate.workflows.contracts.verification import CheckRequest, CheckResult, Probed, ProbeRequest
@@ -64,6 +65,7 @@ class _Activity:
 
 
 KEEP_SESSION = "keep_session"
+ADVANCE_PLAN = "advance_plan"
 
 
 @dataclass(slots=True)
@@ -86,7 +88,11 @@ class RunHistory:
     """Of the last turn, until the model has answered to their results."""
     ended: RunEnded | None = None
     agent: str | None = None
-    """The agent's name as it was asked for."""
+    """The name of the agent or the plan as it was asked for."""
+    is_plan: bool = False
+    """It is a run of a plan: its calls are all those that the plan has begun, and each move of the plan is a step."""
+    plan_doing: str = ""
+    """How far the plan is, in words."""
     why: dict[int, str] = field(default_factory=dict)
     """Why the model of a step was asked, by the steps at which it became another one."""
     task_queue: str = ""
@@ -184,6 +190,8 @@ class RunHistory:
     @property
     def doing(self) -> str:
         """The current work, in words; empty when nothing is known to be under way."""
+        if self.is_plan and self.plan_doing:
+            return "; ".join(filter(None, (self.plan_doing, *self._waits.values(), self.parked.doing)))
         going_on = [activity.line for activity in self._open.values() if activity.kind != NOTIFY]
         going_on += self._waits.values()
         if waits := self._describe_children():
@@ -211,6 +219,7 @@ class RunHistory:
     async def _start(self, attributes: WorkflowExecutionStartedEventAttributes) -> None:
         self.task_queue = attributes.task_queue.name
         self._first_run = attributes.first_execution_run_id
+        self.is_plan = attributes.workflow_type.name == PLAN_WORKFLOW
         self.parent = self.parked.parent = attributes.parent_workflow_execution.workflow_id or None
         values: list[Any] = await self.converter.decode(attributes.input.payloads)
         given = values[0] if values else None
@@ -223,7 +232,9 @@ class RunHistory:
         if not isinstance(given, dict):
             return
         if not attributes.continued_execution_run_id or not isinstance(given.get("agent"), dict):
-            self.agent = str(given["agent"]) if "agent" in given else None
+            asked_for = given.get("plan" if self.is_plan else "agent")
+            named = asked_for.get("name") if isinstance(asked_for, dict) else asked_for
+            self.agent = str(named) if named is not None else None
             self.budget.asked = given.get("budget")
             if isinstance(asked := given.get("session"), dict):
                 self.is_session = True
@@ -287,11 +298,18 @@ class RunHistory:
             first = self.pin.models[0] if self.pin is not None else ""
             if request.why:
                 self.why[request.step] = request.why
-            return [*self._unmade(request.results), ModelAsked(request.step, line, request.model or first, request.why)]
+            unmade = self._unmade(zip(self.calls, request.results, strict=False))
+            return [*unmade, ModelAsked(request.step, line, request.model or first, request.why)]
+        if kind == ADVANCE_PLAN:
+            (advance,) = await self._decode(attributes.input.payloads, AdvanceRequest)
+            ended = [one for one in advance.ended if one.number < len(self.calls)]
+            for one in ended:
+                self.parked.close_call(one.number)
+            return self._unmade((self.calls[one.number], one.answer) for one in ended)
         if kind == "plan_compensation":
             (planned,) = await self._decode(attributes.input.payloads, CompensationRequest)
             self.parked.take_back()
-            return self._unmade(planned.results)
+            return self._unmade(zip(self.calls, planned.results, strict=False))
         if kind == "probe_call":
             (activity.verifies,) = await self._decode(attributes.input.payloads, ProbeRequest)
         if kind == "verify_result":
@@ -355,6 +373,9 @@ class RunHistory:
             self._begin(pinned)
         if done.kind == KEEP_SESSION and done.failure is None:
             self.parked.is_idle = True
+        if done.kind == ADVANCE_PLAN and done.failure is None:
+            (move,) = await self._decode(done.result, PlanMove)
+            return self._moved(move)
         if done.kind == "verify_result":
             with contextlib.suppress(ValueError, RuntimeError):
                 (found,) = await self._decode(done.result, CheckResult)
@@ -420,6 +441,9 @@ class RunHistory:
         if activity.kind == KEEP_SESSION:
             self.parked.is_idle = True
             return []
+        if activity.kind == ADVANCE_PLAN:
+            (move,) = await self._decode(payloads, PlanMove)
+            return self._moved(move)
         if activity.kind in {"call_model", "plan_compensation"}:
             (reply,) = await self._decode(payloads, ModelReply)
             usage = self.budget.settle(reply) if activity.kind == "call_model" else reply.usage
@@ -524,17 +548,30 @@ class RunHistory:
         if reply.beside is not None:
             self.beside[self.step] = reply.beside
         self.calls = [self._call(call) for call in reply.calls]
-        happened: list[Happening] = [ModelAnswered(self.step, reply.text, reply.problem, final=not reply.calls)]
-        for call in self.calls:
+        answered = ModelAnswered(self.step, reply.text, reply.problem, final=not reply.calls)
+        return [answered, *self._find_misfits(self.calls)]
+
+    def _moved(self, move: PlanMove) -> list[Happening]:
+        """Take in what a plan begins: the positions of its calls follow those of all before them."""
+        self.step += 1
+        self.head, self.plan_doing = move.head, move.doing
+        begun = [self._call(call) for call in move.calls]
+        self.calls += begun
+        return self._find_misfits(begun)
+
+    def _find_misfits(self, calls: Sequence[Call]) -> list[Happening]:
+        """Return events of calls that reach no tool, since they do not fit."""
+        happened: list[Happening] = []
+        for call in calls:
             if call.request.misfit is not None:
                 call.state, call.result = "misfit", ToolResult(text=call.request.misfit, error=True)
                 happened.append(CallReturned(self.step, call))
         return happened
 
-    def _unmade(self, results: Sequence[ToolResult]) -> list[Happening]:
+    def _unmade(self, answered: Iterable[tuple[Call, ToolResult]]) -> list[Happening]:
         """Return events of calls that got an answer without an activity: by verdict, from people, or on expiry."""
         happened: list[Happening] = []
-        for call, result in zip(self.calls, results, strict=False):
+        for call, result in answered:
             if call.state == "waiting":
                 call.state, call.result = ("refused" if result.error else "done"), result
                 # The run counts the call before it looks whether there is room for a child.

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +13,11 @@ import pytest
 
 from mandate.workers.client.client import connect
 from tests.support.agents import ALLOW_ALL, Site, new_site
-from tests.support.place import Done, Place, run_private_server
+from tests.support.place import Done, Place, line_with, run_private_server
 from tests.support.toolkit import LET_GO, calls_of
 
-TOOLS = [{"python": f"tests.support.toolkit:{tool}"} for tool in ("look", "look_bad")]
+TOOLS = [{"python": f"tests.support.toolkit:{tool}"} for tool in ("look", "look_bad", "pay")]
+ASK_ANN = [{"id": "ask", "match": {}, "verdict": "ask", "approvers": {"users": ["ann@example.com"]}}]
 LOOKS: dict[str, Any] = {"tools": TOOLS, "policy": ALLOW_ALL, "requester": "anyone"}
 
 
@@ -34,6 +36,12 @@ class Desk:
         path.parent.mkdir(exist_ok=True)
         path.write_text(json.dumps({"name": name, **keys}))
         return path
+
+
+def new_payment(number: int) -> dict[str, Any]:
+    """Return a step that needs the one before it; payments are no local activities, which take less of the history."""
+    needs = {"depends_on": [f"s{number - 1}"]} if number else {}
+    return {"id": f"s{number}", "tool": "pay", "input": {"order": f"{number}.0", "amount": "2.0"}, **needs}
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +67,14 @@ async def desk(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Desk]:
         found.write("held", steps=[held, {"id": "last", "agent": "writer", "depends_on": ["held"]}], **LOOKS)
         bad = {"id": "bad", "tool": "look_bad", "input": {"shelf": "1.0"}}
         found.write("bad", steps=[bad, {"id": "after", "agent": "writer", "depends_on": ["bad"]}], **LOOKS)
+        found.write(
+            "again", steps=[{**bad, "attempts": 2}, {"id": "after", "agent": "writer", "depends_on": ["bad"]}], **LOOKS
+        )
+        find = {"id": "find", "tool": "look", "input": {"what": "input"}}
+        found.write("asks", steps=[find], **{**LOOKS, "policy": ASK_ANN, "requester": "required"})
+        hidden = [{**LOOKS["tools"][0], "sensitive": ["what"]}]
+        found.write("secret", steps=[find], **{**LOOKS, "tools": hidden})
+        found.write("chain", steps=[new_payment(number) for number in range(40)], **LOOKS)
         async with site.serving():
             yield found
 
@@ -71,6 +87,102 @@ async def test_a_plan_is_run_to_its_end_and_its_steps_are_shown(desk: Desk) -> N
     assert "a poem" in ran.out
     lines = [line.split() for line in shown.out.splitlines() if line.startswith(("each", "write"))]
     assert lines == [["each", "completed", "2/2", "2"], ["write", "completed", "1"]]
+
+
+async def test_steps_are_told_as_they_begin_and_end(desk: Desk) -> None:
+    ran = await desk.run("run", "poem", "--input", '{"names": ["a", "b"]}', "--id", "told-1")
+    shown = await desk.place.run("show", "told-1")
+
+    told = [" ".join(line.split()) for line in ran.out.split("\n\n")[0].splitlines()]
+    # Either of the items may end first.
+    assert sorted(told[1:3]) == ["each[0] completed → looked at a", "each[1] completed → looked at b"]
+    assert [told[0], *told[3:]] == [
+        "each begins: 2 items, tool look",
+        "each completed (2 of 2 items)",
+        "write begins: agent writer",
+        "write completed → a poem",
+    ]
+    assert "Steps 2 completed" in " ".join(ran.out.split())
+    assert "mandate plan show told-1" in ran.out
+    # In the same words.
+    lines = shown.out.split("\nsteps\n")[1].split("\n\n")[0]
+    assert [" ".join(line.split()) for line in lines.splitlines()] == told
+    assert "plan poem version" in shown.out
+    assert '{"names": ["a", "b"]}' in shown.out
+
+
+async def test_an_attempt_that_failed_and_a_step_that_is_skipped_are_told(desk: Desk) -> None:
+    ran = await desk.run("run", "again", "--id", "again-1", code=1)
+
+    told = [" ".join(line.split()) for line in ran.out.split("\n\n")[0].splitlines()]
+    assert told == [
+        "bad begins: tool look_bad",
+        "bad is tried again, attempt 1 of 2 failed: ValueError: the shelf is empty",
+        "bad failed (2 attempts): ValueError: the shelf is empty",
+        "after skipped: step 'bad' failed: ValueError: the shelf is empty",
+    ]
+
+
+async def test_a_large_fan_out_is_told_in_few_lines(desk: Desk) -> None:
+    names = json.dumps({"names": [str(number) for number in range(200)]})
+
+    ran = await desk.run("run", "poem", "--input", names, "--id", "large-1")
+
+    lines = [line for line in ran.out.splitlines() if line.startswith("each ")]
+    # Of what ends together only the last is told.
+    assert 2 <= len(lines) <= 12
+    assert lines[0].endswith("begins: 200 items, tool look")
+    assert lines[-1].endswith("completed (200 of 200 items)")
+
+
+async def test_a_plan_is_followed_over_its_parts(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that continues as new is told of without a break, and shown whole by its last part."""
+    monkeypatch.setattr("mandate.workflows.loop.run.EVENTS", 60)
+
+    ran = await desk.run("run", "chain", "--id", "parts-1")
+    shown = await desk.place.run("show", "parts-1", "--full")
+    again = await desk.place.run("show", "parts-1", "--follow")
+
+    assert len([part async for part in desk.place.client.list_workflows("WorkflowId = 'parts-1'")]) > 1
+    assert "Steps       40 completed" in ran.out
+    lines = shown.out.split("\nsteps\n")[1].split("\n\n")[0].splitlines()
+    assert [" ".join(line.split()) for line in lines] == [
+        told for n in range(40) for told in (f"s{n} begins: tool pay", f's{n} completed → {{"paid":2.0,"order":{n}}}')
+    ]
+    # What was told before the last part began is not told again.
+    assert re.search(r"^\d+ of 40 steps have ended before$", again.out, re.MULTILINE)
+    assert "s0 " not in again.out
+
+
+async def test_what_a_step_asks_people_is_told(desk: Desk) -> None:
+    followed = await desk.place.start("plan", "run", "asks", "x", "--id", "asks-1", "--requester", "bob@example.com")
+    line = await line_with(followed.stdout, "asks ann@example.com")
+    decided = await desk.place.run("approve", "asks-1:r1")
+    out, _ = await followed.communicate()
+
+    assert line.startswith("asks ann@example.com: look")
+    assert decided.code == 0, decided.err
+    assert "ann@example.com approved it" in out.decode()
+    assert "find  completed → looked at x" in out.decode()
+
+
+async def test_sensitive_arguments_of_a_step_are_not_shown(desk: Desk) -> None:
+    ran = await desk.run("run", "secret", "my-secret-word", "--id", "secret-1")
+    shown = await desk.place.run("show", "secret-1", "--full")
+
+    for out in (ran.out, shown.out.split("\nsteps\n")[1]):
+        assert "find  completed → looked at ***" in out
+    assert "my-secret-word" not in ran.out.split("\ncompleted\n")[0]
+
+
+async def test_without_the_store_of_the_workers_calls_are_told(desk: Desk, tmp_path: Path) -> None:
+    elsewhere = f"sqlite:///{tmp_path}/none.db"
+    followed = await desk.place.run("show", "told-1", "--follow", MANDATE_STORE=elsewhere)
+
+    assert followed.code == 0
+    assert "the steps of the plan cannot be read here: the conversation is in store" in followed.err
+    assert "look what=a → looked at a" in followed.out
+    assert "2 completed, of those that the result has room for" in followed.out
 
 
 async def test_the_result_of_a_plan_is_one_object_for_programs(desk: Desk) -> None:
@@ -120,7 +232,10 @@ async def test_a_plan_of_a_file_is_run_as_data(desk: Desk, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (("run", "gone", "x"), "plan: 'gone' is not a plan of these workers; they have: bad, held, poem"),
+        (
+            ("run", "gone", "x"),
+            "plan: 'gone' is not a plan of these workers; they have: again, asks, bad, chain, held, poem, secret",
+        ),
         (("run", "gone.yaml"), "gone.yaml does not exist"),
         (("run", "poem", "--input", "{"), "--input is not JSON"),
         (("run", "poem", "--again"), "--again goes with --id"),

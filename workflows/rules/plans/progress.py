@@ -21,6 +21,8 @@ from mandate.workflows.rules.cel.evaluation import Facts, Unevaluable
 
 NAME_CHARACTERS = 64
 
+NAME_CHARACTERS = 64
+
 MOST_ASKED = 20
 """Failed calls of which people are asked at once."""
 
@@ -161,6 +163,8 @@ class Move:
     """Calls that have no answer, those that begin now included."""
     stopped_by: str | None = None
     """The failure that ends the plan, in one sentence."""
+    changed: tuple[str, ...] = ()
+    """Steps that may stand otherwise than after the move before."""
     asks: tuple[Ask, ...] = ()
     """Calls of which people are to be asked, or are."""
 
@@ -180,7 +184,10 @@ class Move:
 
 
 class Progress:
-    """One look at a plan: its input, and its calls so far, each with its end if it has one."""
+    """The progress of a plan: its input, and its calls so far, each with its end if it has one.
+
+    It can be told of more calls and ends, and then looks again only at what these change.
+    """
 
     def __init__(
         self,
@@ -196,25 +203,54 @@ class Progress:
 
         `settled` is what people said of calls that were the last attempts of their steps.
         """
-        self._settled = settled
         self._plan = plan
         self._needs = needs
         self._given = given
         self._is_stopping = is_stopping
         self._calls: dict[str, dict[int, dict[int, Ended | None]]] = {}
-        for label, ended in calls.items():
-            self._calls.setdefault(label.step, {}).setdefault(label.index, {})[label.attempt] = ended
-        self._standings: dict[str, Standing] = {}
+        self._open = 0
+        self._items: dict[str, dict[int, Item]] = {}
+        """Items of each step, as they stand until their calls change."""
+        self._standings: dict[str, Standing] = {step.id: Standing() for step in plan.steps}
+        self._changed = set(self._standings)
+        """Steps to look at again."""
         self._untold: dict[tuple[str, int], str] = {}
         """Calls whose input cannot be told, and why."""
         self._is_told_more = False
-        self._open = sum(ended is None for ended in calls.values())
+        self._settled: dict[Label, Settled] = {}
+        self.take(calls, settled)
+
+    def take(
+        self, calls: Mapping[Label, Ended | None], settled: Mapping[Label, Settled] = MappingProxyType({})
+    ) -> None:
+        """Take in calls that have begun, the ends of such, and what people said of failed ones."""
+        for label, said in settled.items():
+            self._settled[label] = said
+            self._items.get(label.step, {}).pop(label.index, None)
+            self._changed.add(label.step)
+        for label, ended in calls.items():
+            attempts = self._calls.setdefault(label.step, {}).setdefault(label.index, {})
+            was_open = attempts.get(label.attempt, ended) is None and label.attempt in attempts
+            attempts[label.attempt] = ended
+            self._open += (ended is None) - was_open
+            self._items.get(label.step, {}).pop(label.index, None)
+            self._changed.add(label.step)
+
+    def stop(self) -> None:
+        """Begin nothing any more."""
+        self._is_stopping = True
 
     def advance(self) -> Move:
         """Return what begins now, and how each step stands."""
+        changed = set[str]()
         while True:
             for step in self._ordered:
-                self._standings[step.id] = self._stand(step)
+                if step.id in self._changed:
+                    self._standings[step.id] = standing = self._stand(step)
+                    # Nothing is seen of a step before it has ended.
+                    self._changed.update(self._needed_by[step.id] if standing.has_ended else ())
+            changed |= self._changed
+            self._changed.clear()
             self._is_told_more = False
             begin = self._begin()
             if not self._is_told_more:
@@ -232,16 +268,29 @@ class Progress:
         if halts:
             begin = ()
             self._halt(stopped_by or "the plan is being stopped")
+            changed |= self._changed
         asks = () if halts else tuple(islice(self._list_asks(), MOST_ASKED))
-        return Move(begin, self._standings, self._open + len(begin), stopped_by, asks)
+        return Move(begin, self._standings, self._open + len(begin), stopped_by, tuple(changed), asks)
 
     def _list_asks(self) -> Iterator[Ask]:
         """Yield the failed calls of which people are asked."""
         for step in self._plan.steps:
-            for index, item in enumerate(self._standings[step.id].items):
-                if item.status == "asking" and not self._standings[step.id].has_ended:
+            standing = self._standings[step.id]
+            if step.on_failure != "ask" or standing.has_ended:
+                continue
+            for index, item in enumerate(standing.items):
+                if item.status == "asking":
                     label = Label(step.id, index if step.for_each is not None else -1, item.attempts)
                     yield Ask(label, item.reason or "it failed", item.tried)
+
+    @cached_property
+    def _needed_by(self) -> dict[str, list[str]]:
+        """The steps that need each step."""
+        needed_by: dict[str, list[str]] = {step.id: [] for step in self._plan.steps}
+        for name, needs in self._needs.items():
+            for needed in needs:
+                needed_by[needed].append(name)
+        return needed_by
 
     @cached_property
     def _ordered(self) -> list[PlanStep]:
@@ -268,12 +317,19 @@ class Progress:
             return refused
         values: list[JsonValue] = [None]
         if step.for_each is not None:
-            listed = self._list_items(step)
+            # What it reads has ended, and so stays as it is.
+            known = self._standings[step.id].values
+            listed = known if known is not None else self._list_items(step)
             if isinstance(listed, str):
                 return self._fail(step, Standing(), listed)
             values = listed
             standing.values = listed
-        standing.items = [self._look_at(step, index, value) for index, value in enumerate(values)]
+        seen = self._items.setdefault(step.id, {})
+        for index, value in enumerate(values):
+            place = index if step.for_each is not None else -1
+            if place not in seen:
+                seen[place] = self._look_at(step, index, value)
+            standing.items.append(seen[place])
         return self._sum_up(step, standing)
 
     def _find_block(self, step: PlanStep) -> Standing | None:
@@ -401,6 +457,8 @@ class Progress:
                 made = self._make(step, standing, index, item)
                 if isinstance(made, str):
                     self._untold[step.id, index] = made
+                    self._items[step.id].pop(index if step.for_each is not None else -1)
+                    self._changed.add(step.id)
                     self._is_told_more = True
                     continue
                 running += 1
@@ -459,9 +517,10 @@ class Progress:
 
     def _halt(self, reason: str) -> None:
         """Mark what is not begun any more."""
-        for standing in self._standings.values():
+        for name, standing in self._standings.items():
             if not standing.has_ended and not any(item.status == "running" for item in standing.items):
                 standing.status, standing.reason = "stopped", wording.shorten(reason, 300)
+                self._changed.add(name)
 
 
 def list_last(plan: PlanSpec, needs: Mapping[str, frozenset[str]]) -> list[str]:
