@@ -256,3 +256,21 @@ async def test_a_run_of_an_agent_has_no_steps(desk: Desk) -> None:
     done = await desk.run("show", "alone", code=2)
 
     assert "is a run of an agent" in done.err
+
+
+async def test_what_was_under_way_when_a_plan_was_stopped_is_told(desk: Desk) -> None:
+    handle = await desk.site.client.start_workflow(
+        "PlanWorkflow",
+        {"plan": "held", "input": "a", "requester": "ann@example.com"},
+        id="stopped-1",
+        task_queue=desk.site.queue,
+    )
+    async with asyncio.timeout(30):
+        while not calls_of("stopped-1"):
+            await asyncio.sleep(0.05)
+    await desk.site.agents.stop("stopped-1", by="ann@example.com", reason="enough")
+    LET_GO.add("stopped-1")
+    await handle.result()
+    shown = json.loads((await desk.run("show", "stopped-1", "-o", "json")).out)
+
+    assert {step["id"]: step["status"] for step in shown["steps"]} == {"held": "completed", "last": "stopped"}
