@@ -65,13 +65,15 @@ class AgentWorkflow(MessageHandlers):
         return await self._perform()
 
     async def _perform(self) -> RunResult:
-        clock = None
+        beside = list[asyncio.Task[None]]()
         try:
             if isinstance(self._request, ApplicationError):
                 raise self._request
             if self._request is not None:
                 self._run.begin(await self._pinned(self._request))
-            clock = asyncio.create_task(self._turn.gate.keep_time())
+            beside.append(asyncio.create_task(self._turn.gate.keep_time()))
+            if self._state.child is not None and self._state.child.tells_waits:
+                beside.append(asyncio.create_task(parent.tell_waits(self._run)))
             self._run.publish_status()
             result = await self._work()
             # What a child returns has a mark, which no type tells of.
@@ -83,8 +85,8 @@ class AgentWorkflow(MessageHandlers):
             raise
         finally:
             self._is_over = True
-            if clock is not None:
-                clock.cancel()
+            for task in beside:
+                task.cancel()
 
     async def _pinned(self, request: Request) -> RunState:
         asked = self._ask(request)

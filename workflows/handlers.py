@@ -15,7 +15,7 @@ from temporalio import workflow
 from temporalio.exceptions import ApplicationError
 
 from mandate.workflows.contracts.changes import Change
-from mandate.workflows.contracts.children import CHILD_DONE, TELL_CHILD
+from mandate.workflows.contracts.children import CHILD_DONE, CHILD_WAITS, TELL_CHILD
 from mandate.workflows.contracts.failures import ENDED_BEFORE, NOT_BEGUN, REFUSALS, FailureType, Unreadable
 from mandate.workflows.contracts.request import (
     DECISIONS_CHARACTERS,
@@ -276,6 +276,11 @@ class MessageHandlers:
     def _signal_child_done(self, *args: Any) -> None:
         if self._run.is_begun:
             self._turn.children.hear(args)
+
+    @workflow.signal(name=CHILD_WAITS, description="From a child that waits for people, and from nobody else")
+    def _signal_child_waits(self, *args: Any) -> None:
+        if self._run.is_begun:
+            self._turn.children.hear_waits(args)
 
     async def _said(self, say: Say, message_id: str) -> None:
         """Take a message of a session in, once it is known that its author may speak."""

@@ -25,8 +25,10 @@ from mandate.workflows import marks, outcomes
 from mandate.workflows.contracts.agent import Pinned, PinRequest
 from mandate.workflows.contracts.children import (
     CHILD_DONE,
+    CHILD_WAITS,
     TELL_CHILD,
     ChildRequest,
+    ChildWaits,
     FindReport,
     ParentMessage,
     ReportFound,
@@ -457,6 +459,17 @@ async def report_to_parent(parent: str, result: BaseModel | None) -> None:
     place = marks.report_place(info.workflow_id, info.first_execution_run_id)
     report = [] if result is None else [marks.mark("report", place, result)]
     await workflow.get_external_workflow_handle(parent).signal(CHILD_DONE, args=[info.workflow_id, *report])
+
+
+async def tell_parent_waits(parent: str, waits: ChildWaits) -> None:
+    """Tell the parent whom this run waits for.
+
+    Raises:
+        ApplicationError: the parent has ended.
+    """
+    info = workflow.info()
+    told = marks.mark("child", marks.report_place(info.workflow_id, info.first_execution_run_id), waits)
+    await workflow.get_external_workflow_handle(parent).signal(CHILD_WAITS, args=[info.workflow_id, told])
 
 
 async def find_report(request: FindReport) -> ReportFound:

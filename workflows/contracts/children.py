@@ -19,6 +19,9 @@ MOST_DEPTH = 20
 CHILD_DONE = "child_done"
 """Signal of a child to its parent: `[child's workflow id, its result]`; the result is missing where it has none."""
 
+CHILD_WAITS = "child_waits"
+"""Signal of a child to its parent: `[child's workflow id, one ChildWaits]`, where a session is above."""
+
 TELL_CHILD = "tell_child"
 """Signal of a parent to a child: one `ParentMessage`."""
 
@@ -55,6 +58,8 @@ class ChildRequest(Record):
     """It is a plan, or below one."""
     refused: dict[Digest, str] = {}
     """As of `RecoveryState`, for plans and what is below them: nobody is asked for these again."""
+    tells_waits: bool = False
+    """A session is above: whoever speaks there is told whom the runs below wait for."""
 
 
 class ChildState(Record):
@@ -71,6 +76,10 @@ class ChildState(Record):
     """As of `ChildRequest`."""
     in_plan: bool = False
     """As of `ChildRequest`."""
+    tells_waits: bool = False
+    """As of `ChildRequest`."""
+    told_waits: tuple[str, ...] = ()
+    """Whom it waits for, as the parent was told last."""
     reports: bool = False
     """The parent has continued as new: only a signal tells it that the child has ended."""
     heard: int = 0
@@ -104,6 +113,10 @@ class OpenChild(Record):
     """`ControlState.tree_resumes` of which it was told, or that came before it."""
     stopped: int = 0
     """1 once it was told to stop, 2 to take nothing back."""
+    waits_for: tuple[str, ...] = ()
+    """Groups and users that it waits for, as it has told."""
+    waits_number: int = 0
+    """Number of the newest `ChildWaits` of it."""
     has_ended: bool = False
     report: ChildReport | None = None
     """Its result, until that is taken in; `None` where it has ended without one."""
@@ -118,6 +131,14 @@ class ParentMessage(Record):
     reason: str = ""
     keep: bool = False
     """With `stop`: take nothing back."""
+
+
+class ChildWaits(Record):
+    """Message of a child to its parent; its number keeps a copy, or one that is late, from counting."""
+
+    number: int
+    waits_for: tuple[str, ...]
+    """Groups and users that it waits for, and the runs below it."""
 
 
 class FindReport(Record):

@@ -10,6 +10,7 @@ from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
+from pydantic import ValidationError
 from temporalio import workflow
 from temporalio.common import RawValue
 from temporalio.exceptions import ActivityError, FailureError, WorkflowAlreadyStartedError, is_cancelled_exception
@@ -22,13 +23,14 @@ from mandate.workflows.contracts.children import (
     LOOK_AGAIN,
     ChildReport,
     ChildRequest,
+    ChildWaits,
     FindReport,
     OpenChild,
     ParentMessage,
     ReportFound,
 )
 from mandate.workflows.contracts.failures import Outcome
-from mandate.workflows.contracts.marks import Marked
+from mandate.workflows.contracts.marks import Marked, read_as
 from mandate.workflows.contracts.model import Usage
 from mandate.workflows.contracts.run import EffectEntry
 from mandate.workflows.contracts.tool import ToolResult
@@ -119,6 +121,7 @@ class Children:
             tainted=its.tainted,
             in_plan=in_plan,
             refused=its.recovery.refused if in_plan else {},
+            tells_waits=its.session is not None or (its.child is not None and its.child.tells_waits),
         )
         reason = await self._place(placed, request, number, share.limits.wall_time)
         if reason is not None:
@@ -227,6 +230,22 @@ class Children:
         is_ours = isinstance(report, Marked) and marks.is_genuine_content("report", place, report)
         # Whoever says so without a proof makes the run look.
         self._note_end(child.id, report.content if isinstance(report, Marked) and is_ours else None)
+
+    def hear_waits(self, args: tuple[Any, ...]) -> None:
+        """Take in whom a child waits for, `[its workflow id, a ChildWaits]`; what is none is ignored."""
+        found = next((item for item in self._run.state.children.items() if args[:1] == (item[1].id,)), None)
+        told = args[1] if len(args) > 1 else None
+        if found is None or not isinstance(told, Marked):
+            return
+        index, child = found
+        if not marks.is_genuine_content("child", marks.report_place(child.id, child.run_id), told):
+            return
+        try:
+            waits = read_as(ChildWaits, told)
+        except ValidationError:
+            return
+        if waits.number > child.waits_number:
+            self._keep(index, waits_for=waits.waits_for, waits_number=waits.number)
 
     async def _wait(self, index: int) -> Attempted | None:
         """Wait until a child has reported, and tell it meanwhile what it has to know."""

@@ -10,7 +10,7 @@ from temporalio.exceptions import ApplicationError, FailureError
 
 from mandate.workflows import marks, steps
 from mandate.workflows.contracts.agent import PinRequest
-from mandate.workflows.contracts.children import ChildRequest, ChildState, ParentMessage
+from mandate.workflows.contracts.children import ChildRequest, ChildState, ChildWaits, ParentMessage
 from mandate.workflows.contracts.failures import FailureType
 from mandate.workflows.contracts.marks import Marked, read_as
 from mandate.workflows.contracts.request import Halt, Stop
@@ -53,6 +53,7 @@ def begin(request: ChildRequest) -> ChildState:
         speaker=request.speaker,
         lent=request.lent,
         in_plan=request.in_plan,
+        tells_waits=request.tells_waits,
     )
 
 
@@ -88,6 +89,19 @@ def obey(control: Control, message: ParentMessage) -> None:
             control.stop(Stop.model_construct(by=message.by, reason=message.reason, keep=message.keep, tree=True))
         case "report":
             pass
+
+
+async def tell_waits(run: Run) -> None:
+    """Tell the parent whom this run and those below it wait for, whenever that changes; for ever."""
+    its = run.state.child
+    assert its is not None
+    while True:
+        await workflow.wait_condition(lambda: run.waits_for != its.told_waits)
+        its.told_waits = run.waits_for
+        number = int(workflow.now().timestamp() * 1000)
+        # A parent that has ended hears nothing any more.
+        with suppress(FailureError):
+            await steps.tell_parent_waits(its.parent, ChildWaits(number=number, waits_for=its.told_waits))
 
 
 async def report(run: Run, result: RunResult | None) -> RawValue | None:

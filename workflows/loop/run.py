@@ -118,6 +118,12 @@ class Run:
         return "waiting" if self.state.people.open else "running"
 
     @property
+    def waits_for(self) -> tuple[str, ...]:
+        """The groups and users that the run waits for, and the runs below it, as far as these tell."""
+        below = (name for child in self.state.children.values() for name in child.waits_for)
+        return tuple(dict.fromkeys((*self.request_facts.waits_for(self.state.people.open), *below)))
+
+    @property
     def board_place(self) -> BoardPlace:
         """The run that holds the board of the tree."""
         info = workflow.info()

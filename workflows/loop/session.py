@@ -224,11 +224,11 @@ class Session:
 
     @property
     def _waiting_for(self) -> tuple[str, ...]:
-        return tuple(self._run.request_facts.waits_for(self._run.state.people.open))
+        return self._run.waits_for
 
     @property
     def _waits_for_people(self) -> bool:
-        return bool(self._run.state.people.open) and not self._run.running
+        return bool(self._run.waits_for) and not self._run.running
 
 
 def write_words(messages: tuple[SaidMessage, ...]) -> tuple[Words, ...]:

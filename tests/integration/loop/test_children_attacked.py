@@ -543,7 +543,6 @@ async def test_a_session_that_was_ended_amid_a_childs_work_does_not_do_that_agai
     assert calls_of(f"{session}/c2", "pay") == []
 
 
-@pytest.mark.xfail(strict=True, reason="a parent does not know that a child waits for people")
 async def test_whoever_speaks_to_a_session_is_told_that_people_are_waited_for_below_it(staffed: Site) -> None:
     """As of the session's own requests: `say` returns with the status `waiting`."""
     site = staffed
@@ -554,11 +553,12 @@ async def test_whoever_speaks_to_a_session_is_told_that_people_are_waited_for_be
         said = asyncio.create_task(site.agents.say(session, "boss", "Pay.", by=BY, message_id="m1", idle="1s"))
         child = await begun(site, f"{session}/c1")
         (request,) = await asked(child)
-        done, _ = await asyncio.wait([said], timeout=5)
+        reply = await asyncio.wait_for(said, timeout=10)
         await decide(child, request, by="bob@example.com")
-        await said
+        later = await site.agents.say(session, "boss", "Pay.", by=BY, message_id="m1", idle="1s")
 
-    assert done
+    assert (reply.status, reply.waiting_for) == ("waiting", request.waits_for)
+    assert later.status in {"waiting", "completed"}
 
 
 @pytest.mark.parametrize("beside", [("worker", {"task": "Pay."}), ("pay", {"order": 1, "seconds": 1})])

@@ -121,10 +121,15 @@ async def test_who_spoke_last_in_a_session_decides_on_nothing_below_it(site: Sit
         leaf = await begun(site, f"{session}/c1/c1")
         (request,) = await asked(leaf)
         own = await refusal_of(leaf, "decide", decision(request, by="ann@example.com"))
+        waiting = await said
         await decide(leaf, request, by="bob@example.com")
-        reply = await said
+        reply = waiting
+        while reply.status == "waiting":
+            reply = await site.agents.say(session, "boss", "Pay.", by="ann@example.com", message_id="m1", idle="1s")
 
     assert "ann@example.com" in own
+    # Two levels up: each run tells the one above it.
+    assert (waiting.status, waiting.waiting_for) == ("waiting", request.waits_for)
     assert reply.status == "completed"
 
 
