@@ -140,6 +140,10 @@ class PlanSpec(Spec):
 
     name: Name = Field(description="What a start request calls it.")
     description: str | None = Field(default=None, max_length=2000, description="What it is for.")
+    pattern: Literal["debate"] | None = Field(
+        default=None,
+        description="The pattern that it follows, where `mandate validate` warns of what that breaks at.",
+    )
     input_schema: JsonObject | None = Field(default=None, description="JSON Schema of its input; any if left out.")
     steps: tuple[PlanStep, ...] = Field(min_length=1, max_length=MOST_STEPS, description="Its steps, in any order.")
     output: Expression | None = Field(
