@@ -234,7 +234,8 @@ def _find_arguments(agent: PinnedAgent, tool: str, new: NewCall) -> JsonValue:
     if not isinstance(binding, AgentBinding) or binding.task is None:
         return new.value
     text = new.value if isinstance(new.value, str) else canonical_json(new.value).decode()
-    if new.failure is not None:
+    # The input of a plan is a value, and what is said beside it would be part of that.
+    if new.failure is not None and new.step.agent is not None:
         text += f"\n\n[The attempt before this one failed: {new.failure}]"
     return {binding.task: text}
 

@@ -251,3 +251,21 @@ async def test_a_plan_below_a_plan_reports_its_output(site: Site) -> None:
         result = await (await start(site, "outer")).result()
 
     assert (result.status, result.output) == (RunStatus.COMPLETED, "looked at looked at a")
+
+
+async def test_a_plan_below_a_plan_is_made_again_with_the_same_input(site: Site) -> None:
+    write(
+        site,
+        "inner",
+        [{"id": "seen", "tool": "look", "input": {"what": "input.what"}, "success": "input.what == 'b'"}],
+    )
+    write(site, "outer", [{"id": "only", "plan": "inner", "input": {"what": "'a'"}, "attempts": 2}])
+    async with site.serving():
+        handle = await start(site, "outer")
+        result = await handle.result()
+        told = [(await site.client.get_workflow_handle(f"{handle.id}/c{n}").query("state"))["goal"] for n in (1, 2)]
+
+    assert told[0] == told[1]
+    (only,) = result.steps
+    assert only.attempts == 2
+    assert "its output is no success" in str(only.reason)
