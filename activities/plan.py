@@ -19,10 +19,10 @@ from mandate.activities.transcript.log import TranscriptLog
 from mandate.activities.transcript.pinned_agents import PinnedAgents
 from mandate.workflows.contracts.agent import PinnedAgent
 from mandate.workflows.contracts.base import Digest, canonical_json
-from mandate.workflows.contracts.model import Finish
+from mandate.workflows.contracts.model import CHILD_OUTPUT_BYTES, OUTPUT_INLINE_BYTES, Finish
 from mandate.workflows.contracts.plan import AdvanceRequest, EndedCall, PlanEnd, PlanMove, PlanSpec, StepResult
 from mandate.workflows.contracts.run import RunStatus
-from mandate.workflows.contracts.tool import AgentBinding
+from mandate.workflows.contracts.tool import AgentBinding, ToolResult
 from mandate.workflows.contracts.transcript import AssistantMessage, CallPart, ResultPart, TextPart, UserMessage
 from mandate.workflows.rules import surrogates, wording
 from mandate.workflows.rules.cel.evaluation import Unevaluable
@@ -107,7 +107,8 @@ class PlanActivities:
             head = request.head
             if before:
                 head = (await self._transcript.append(chain, request.agent, before)).head
-            end = await self._end(agent.plan, progress, move, needs) if move.is_over else None
+            most = CHILD_OUTPUT_BYTES if request.is_child else OUTPUT_INLINE_BYTES
+            end = await self._end(agent.plan, progress, move, needs, most) if move.is_over else None
         return PlanMove(head=head, doing=move.doing, end=end)
 
     async def _tell(
@@ -170,9 +171,9 @@ class PlanActivities:
         return self._values[part.digest]
 
     async def _end(
-        self, plan: PlanSpec, progress: Progress, move: Move, needs: Mapping[str, frozenset[str]]
+        self, plan: PlanSpec, progress: Progress, move: Move, needs: Mapping[str, frozenset[str]], most_bytes: int
     ) -> PlanEnd:
-        """Return how a plan ends: its output, and how each step went."""
+        """Return how a plan ends: its output, by reference if it has more than `most_bytes`, and how each step went."""
         fault = plan_progress.find_end_fault(plan, needs, move)
         if plan_progress.is_stuck(move):
             unended = ", ".join(plan_progress.list_unended(move.standings))
@@ -183,12 +184,20 @@ class PlanActivities:
         stored = None
         if output is not None:
             text = output if isinstance(output, str) else canonical_json(output).decode()
-            stored = await results.store(self._transcript.blobs, text)
+            stored = await self._store_output(text, most_bytes)
         steps = [_describe(plan, name, move) for name in (step.id for step in plan.steps)]
         content = canonical_json([one.model_dump(mode="json") for one in steps])
         (digest,) = await self._transcript.blobs.put(content)
         status = RunStatus.COMPLETED if fault is None else RunStatus.DECLINED
         return PlanEnd(status=status, output=stored, reason=fault, steps=tuple(_keep_room(steps)), steps_digest=digest)
+
+    async def _store_output(self, text: str, most_bytes: int) -> ToolResult:
+        """Return an output as it travels: whole, or its beginning and its address."""
+        whole = surrogates.repair_text(text)
+        # A text is written as JSON in the result, where a quote has two characters.
+        if max(len(whole.encode()), len(json.dumps(whole, ensure_ascii=False).encode())) <= most_bytes:
+            return ToolResult(text=whole)
+        return await results.store(self._transcript.blobs, whole)
 
 
 def _find_read_steps(plan: PlanSpec) -> set[str]:

@@ -269,3 +269,16 @@ async def test_a_plan_below_a_plan_is_made_again_with_the_same_input(site: Site)
     (only,) = result.steps
     assert only.attempts == 2
     assert "its output is no success" in str(only.reason)
+
+
+async def test_an_output_is_whole_in_the_result_of_a_plan_up_to_sixteen_kilobytes(site: Site) -> None:
+    write(site, "some", [{"id": "each", "for_each": "input", "tool": "look", "input": {"what": "item"}}])
+    short, long = [f"{number:030}" for number in range(300)], [f"{number:030}" for number in range(500)]
+    async with site.serving():
+        whole = await (await start(site, "some", short)).result()
+        cut = await (await start(site, "some", long)).result()
+
+    assert whole.output == [f"looked at {item}" for item in short]
+    assert whole.output_digest is None
+    assert str(cut.output).startswith('["looked at 0000')
+    assert cut.output_size == 1 + 500 * len(',"looked at "' + 30 * "0")
