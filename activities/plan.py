@@ -11,7 +11,7 @@ from temporalio import activity
 
 from mandate.activities import failures
 from mandate.activities.checks.findings import parse_value
-from mandate.activities.heartbeat import Stopwatch
+from mandate.activities.heartbeat import Stopwatch, send_heartbeats
 from mandate.activities.toolbox import calls as toolbox_calls
 from mandate.activities.transcript import results, sensitive_arguments
 from mandate.activities.transcript.conversation import PLANNED, Conversation, is_planned
@@ -62,7 +62,8 @@ class PlanActivities:
         """
         structlog.contextvars.bind_contextvars(step=request.step)
         stopwatch = Stopwatch()
-        move = await self._advance(request)
+        async with send_heartbeats():
+            move = await self._advance(request)
         return move.model_copy(update={"quick": stopwatch.is_quick})
 
     async def read_steps(self, head: Digest, *, has_ended: bool) -> list[StepResult]:

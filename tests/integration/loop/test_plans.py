@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -9,8 +10,10 @@ from uuid import uuid4
 import pytest
 from temporalio.client import Client, WorkflowFailureError, WorkflowHandle
 
+from mandate.workflows import steps
 from mandate.workflows.contracts.plan import PlanResult
 from mandate.workflows.contracts.run import RunStatus
+from mandate.workflows.rules import local_activities
 from tests.support.agents import ALLOW_ALL, REQUESTER, Site, new_site
 from tests.support.toolkit import LET_GO, calls_of
 
@@ -282,3 +285,18 @@ async def test_an_output_is_whole_in_the_result_of_a_plan_up_to_sixteen_kilobyte
     assert whole.output_digest is None
     assert str(cut.output).startswith('["looked at 0000')
     assert cut.output_size == 1 + 500 * len(',"looked at "' + 30 * "0")
+
+
+async def test_a_worker_that_dies_in_a_move_of_a_plan_is_missed_soon(site: Site) -> None:
+    write(site, "seen", [{"id": "seen", "tool": "look", "input": {"what": "input"}}])
+    shortest, local_activities.SHORTEST = local_activities.SHORTEST, timedelta(seconds=1)
+    try:
+        async with site.serving():
+            handle = await start(site, "seen", "b")
+            await handle.result()
+    finally:
+        local_activities.SHORTEST = shortest
+
+    begun = [event.activity_task_scheduled_event_attributes for event in (await handle.fetch_history()).events]
+    moves = [one.heartbeat_timeout.ToTimedelta() for one in begun if one.activity_type.name == "advance_plan"]
+    assert moves == 2 * [steps.HEARTBEAT]
