@@ -3,6 +3,7 @@
 import json
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from decimal import Decimal
 
 import structlog
@@ -20,10 +21,25 @@ from mandate.activities.transcript.pinned_agents import PinnedAgents
 from mandate.workflows.contracts.agent import PinnedAgent
 from mandate.workflows.contracts.base import Digest, canonical_json
 from mandate.workflows.contracts.model import CHILD_OUTPUT_BYTES, OUTPUT_INLINE_BYTES, Finish
-from mandate.workflows.contracts.plan import AdvanceRequest, EndedCall, PlanEnd, PlanMove, PlanSpec, StepResult
+from mandate.workflows.contracts.plan import (
+    AdvanceRequest,
+    EndedCall,
+    PlanEnd,
+    PlanMove,
+    PlanSpec,
+    PlanStep,
+    StepResult,
+)
 from mandate.workflows.contracts.run import RunStatus
 from mandate.workflows.contracts.tool import AgentBinding, ToolResult
-from mandate.workflows.contracts.transcript import AssistantMessage, CallPart, ResultPart, TextPart, UserMessage
+from mandate.workflows.contracts.transcript import (
+    AssistantMessage,
+    CallPart,
+    Message,
+    ResultPart,
+    TextPart,
+    UserMessage,
+)
 from mandate.workflows.rules import surrogates, wording
 from mandate.workflows.rules.cel.evaluation import Unevaluable
 from mandate.workflows.rules.period_budgets import format_usd
@@ -34,9 +50,15 @@ from mandate.workflows.rules.plans.progress import Ended, Label, Move, NewCall, 
 VALUES_KEPT, VALUES_BYTES = 8192, 64 << 20
 """Outputs that a process keeps, by address."""
 
+PLANS_KEPT = 32
+"""Plans of which a process keeps what follows from them."""
+
 OUTPUT_SHOWN = 300
 STEPS_BYTES = 14 * 1024
 """Of the steps that a result shows."""
+
+PEOPLE = "people"
+"""Cause of an end that is no failure: the call is not made again."""
 
 ACCOUNT = "account"
 """Key of what the calls of a message have cost, beside their results."""
@@ -52,6 +74,7 @@ class PlanActivities:
         self._transcript = transcript
         self._values: OrderedDict[Digest, JsonValue] = OrderedDict()
         self._bytes = 0
+        self._known: OrderedDict[Digest, _KnownPlan] = OrderedDict()
 
     @activity.defn
     async def advance_plan(self, request: AdvanceRequest) -> PlanMove:
@@ -74,12 +97,13 @@ class PlanActivities:
             ValueError: it is the conversation of no plan.
         """
         chain = await self._transcript.load(head)
-        plan = (await self._agents.get(chain.segment.agent)).plan
-        if plan is None:
+        agent = await self._agents.get(chain.segment.agent)
+        if agent.plan is None:
             raise ValueError("it is the conversation of an agent, which has no steps")
-        given, calls = await self._read(plan, chain.conversation)
-        move = Progress(plan, map_needs(plan), given, calls, is_stopping=has_ended).advance()
-        return [_describe(plan, step.id, move) for step in plan.steps]
+        known = self._know(chain.segment.agent, agent.plan)
+        given, calls = await self._read(known, chain.conversation)
+        move = Progress(known.plan, known.needs, given, calls, is_stopping=has_ended).advance()
+        return [_describe(step, move) for step in known.plan.steps]
 
     async def _advance(self, request: AdvanceRequest) -> PlanMove:
         with failures.translate_store_errors():
@@ -89,9 +113,9 @@ class PlanActivities:
             told = await self._tell(chain.conversation, agent, request.ended)
             before = (told,) if told is not None else ()
             whole = chain.conversation.extend(*before)
-            given, calls = await self._read(agent.plan, whole)
-            needs = map_needs(agent.plan)
-            progress = Progress(agent.plan, needs, given, calls, is_stopping=request.is_stopping)
+            known = self._know(request.agent, agent.plan)
+            given, calls = await self._read(known, whole)
+            progress = Progress(known.plan, known.needs, given, calls, is_stopping=request.is_stopping)
             move = progress.advance()
             message = _write_calls(agent, move.begin)
             if message is not None:
@@ -109,7 +133,7 @@ class PlanActivities:
             if before:
                 head = (await self._transcript.append(chain, request.agent, before)).head
             most = CHILD_OUTPUT_BYTES if request.is_child else OUTPUT_INLINE_BYTES
-            end = await self._end(agent.plan, progress, move, needs, most) if move.is_over else None
+            end = await self._end(known, progress, move, most) if move.is_over else None
         return PlanMove(head=head, doing=move.doing, end=end)
 
     async def _tell(
@@ -120,62 +144,60 @@ class PlanActivities:
             return None
         parts = list[ResultPart | TextPart]()
         account: dict[str, JsonValue] = {}
+        made = [call for calls in conversation.map_messages("calls of a plan", _list_calls) for call in calls]
         for one in ended:
-            call = conversation.find_call(one.number)
-            assert call is not None
+            call = made[one.number]
             # A note is for models; of a failure it may be the reason.
             answer = one.answer
             if not answer.error:
                 answer = answer.model_copy(update={"note": None})
             parts.append(await results.tell(self._transcript.blobs, call, answer, agent.definition(call.tool)))
-            account[call.call_id] = {"cost_usd": f"{one.cost_usd:f}", "people": answer.cause == "people"}
+            account[call.call_id] = {"cost_usd": f"{one.cost_usd:f}", "people": answer.cause == PEOPLE}
         parts.append(TextPart(kind="text", text=canonical_json({ACCOUNT: account}).decode()))
         return UserMessage(role="user", parts=tuple(parts))
 
-    async def _read(self, plan: PlanSpec, conversation: Conversation) -> tuple[JsonValue, dict[Label, Ended | None]]:
-        """Return the input of a plan, and its calls with their ends."""
-        first, *rest = conversation
-        given = parse_value(first.parts[0].text) if isinstance(first.parts[0], TextPart) else None
-        wanted = _find_read_steps(plan)
+    def _know(self, digest: Digest, plan: PlanSpec) -> "_KnownPlan":
+        """Return a plan with what follows from it, which is found once."""
+        if digest not in self._known:
+            needs = map_needs(plan)
+            steps = {step.id: step for step in plan.steps}
+            self._known[digest] = _KnownPlan(digest, plan, steps, needs, _find_read_steps(plan, needs))
+            if len(self._known) > PLANS_KEPT:
+                self._known.popitem(last=False)
+        self._known.move_to_end(digest)
+        return self._known[digest]
+
+    async def _read(
+        self, known: "_KnownPlan", conversation: Conversation
+    ) -> tuple[JsonValue, dict[Label, Ended | None]]:
+        """Return the input of a plan, and its calls with their ends; each message is read once."""
+        given = conversation.cache("input of a plan", lambda: _read_input(conversation[0]))
         calls: dict[Label, Ended | None] = {}
-        for message in rest:
-            if isinstance(message, AssistantMessage):
-                calls |= {Label.parse(call.call_id): None for call in message.calls if is_planned(message)}
-                continue
-            account = _read_account(message)
-            for part in message.parts:
-                if isinstance(part, ResultPart) and part.call_id in account:
-                    label = Label.parse(part.call_id)
-                    cost, is_stopped = account[part.call_id]
-                    if part.error:
-                        calls[label] = Ended(None, failure=part.text, cost_usd=cost, is_stopped=is_stopped)
-                        continue
-                    value = await self._find_value(plan, label, part) if label.step in wanted else None
-                    calls[label] = Ended(value, cost_usd=cost)
+        for found in conversation.map_messages(f"ends of plan {known.digest}", lambda message, _: known.read(message)):
+            for label, ended in found:
+                if isinstance(ended, _StoredEnd):
+                    value = await self._find_value(ended.digest, ended.part, is_text=known.is_text(label))
+                    calls[label] = replace(ended.end, value=value)
+                else:
+                    calls[label] = ended
         return given, calls
 
-    async def _find_value(self, plan: PlanSpec, label: Label, part: ResultPart) -> JsonValue:
-        """Return the output that a result is: JSON of tools, and of agents that answer with it; else its text."""
-        step = plan.step(label.step)
-        is_text = step.tool is None and step.output_schema is None
-        if part.digest is None:
-            return part.text if is_text else parse_value(part.text)
-        if part.digest not in self._values:
+    async def _find_value(self, digest: Digest, part: ResultPart, *, is_text: bool) -> JsonValue:
+        """Return the output that a stored result is."""
+        if digest not in self._values:
             content = await results.load_content(self._transcript.blobs, part)
             text = content.decode(errors="replace")
-            self._values[part.digest] = text if is_text else parse_value(text)
+            self._values[digest] = text if is_text else parse_value(text)
             self._bytes += len(content)
             while len(self._values) > VALUES_KEPT or (self._bytes > VALUES_BYTES and len(self._values) > 1):
                 self._values.popitem(last=False)
                 self._bytes = self._bytes * len(self._values) // (len(self._values) + 1)
-        self._values.move_to_end(part.digest)
-        return self._values[part.digest]
+        self._values.move_to_end(digest)
+        return self._values[digest]
 
-    async def _end(
-        self, plan: PlanSpec, progress: Progress, move: Move, needs: Mapping[str, frozenset[str]], most_bytes: int
-    ) -> PlanEnd:
+    async def _end(self, known: "_KnownPlan", progress: Progress, move: Move, most_bytes: int) -> PlanEnd:
         """Return how a plan ends: its output, by reference if it has more than `most_bytes`, and how each step went."""
-        fault = plan_progress.find_end_fault(plan, needs, move)
+        fault = plan_progress.find_end_fault(known.plan, known.needs, move)
         if plan_progress.is_stuck(move):
             unended = ", ".join(plan_progress.list_unended(move.standings))
             fault = f"nothing is ready and nothing is under way, and these steps have not ended: {unended}"
@@ -186,7 +208,7 @@ class PlanActivities:
         if output is not None:
             text = output if isinstance(output, str) else canonical_json(output).decode()
             stored = await self._store_output(text, most_bytes)
-        steps = [_describe(plan, name, move) for name in (step.id for step in plan.steps)]
+        steps = [_describe(step, move) for step in known.plan.steps]
         content = canonical_json([one.model_dump(mode="json") for one in steps])
         (digest,) = await self._transcript.blobs.put(content)
         status = RunStatus.COMPLETED if fault is None else RunStatus.DECLINED
@@ -201,22 +223,77 @@ class PlanActivities:
         return await results.store(self._transcript.blobs, whole)
 
 
-def _find_read_steps(plan: PlanSpec) -> set[str]:
+@dataclass(frozen=True, slots=True)
+class _StoredEnd:
+    """An end whose output is kept by its address."""
+
+    end: Ended
+    part: ResultPart
+    digest: Digest
+
+
+@dataclass(frozen=True, slots=True)
+class _KnownPlan:
+    """A plan with what follows from it alone."""
+
+    digest: Digest
+    plan: PlanSpec
+    steps: Mapping[str, PlanStep]
+    needs: Mapping[str, frozenset[str]]
+    wanted: frozenset[str]
+    """Steps whose outputs anything reads."""
+
+    def is_text(self, label: Label) -> bool:
+        """Return whether an output is a text whatever it holds: JSON comes of tools, and of agents that say so."""
+        step = self.steps[label.step]
+        return step.tool is None and step.output_schema is None
+
+    def read(self, message: Message) -> tuple[tuple[Label, Ended | _StoredEnd | None], ...]:
+        """Return the calls that a message begins or ends."""
+        if isinstance(message, AssistantMessage):
+            return tuple((Label.parse(call.call_id), None) for call in _list_calls(message, None))
+        account = _read_account(message)
+        return tuple(
+            (Label.parse(part.call_id), self._read_end(part, *account[part.call_id]))
+            for part in message.parts
+            if isinstance(part, ResultPart) and part.call_id in account
+        )
+
+    def _read_end(self, part: ResultPart, cost_usd: Decimal, cause: str) -> Ended | _StoredEnd:
+        label = Label.parse(part.call_id)
+        if part.error:
+            return Ended(None, failure=part.text, cost_usd=cost_usd, is_stopped=cause == PEOPLE)
+        if label.step not in self.wanted:
+            return Ended(None, cost_usd=cost_usd)
+        if part.digest is not None:
+            return _StoredEnd(Ended(None, cost_usd=cost_usd), part, part.digest)
+        return Ended(part.text if self.is_text(label) else parse_value(part.text), cost_usd=cost_usd)
+
+
+def _find_read_steps(plan: PlanSpec, needs: Mapping[str, frozenset[str]]) -> frozenset[str]:
     """Return the steps whose outputs anything reads."""
-    if plan.output is None:
-        needs = map_needs(plan)
-        read = {*plan_progress.list_last(plan, needs), *(name for names in needs.values() for name in names)}
-    else:
-        read = {step.id for step in plan.steps}
-    return read | {step.id for step in plan.steps if step.success is not None}
+    read = {step.id for step in plan.steps if step.success is not None}
+    if plan.output is not None:
+        return frozenset(step.id for step in plan.steps)
+    return frozenset(read.union(plan_progress.list_last(plan, needs), *needs.values()))
 
 
-def _read_account(message: UserMessage) -> dict[str, tuple[Decimal, bool]]:
-    """Return what the calls of a message have cost, and whether people ended them, by their ids."""
+def _list_calls(message: Message, _: AssistantMessage | None) -> tuple[CallPart, ...]:
+    """Return the calls of a plan that a message begins."""
+    return message.calls if isinstance(message, AssistantMessage) and is_planned(message) else ()
+
+
+def _read_input(message: Message) -> JsonValue:
+    first = message.parts[0]
+    return parse_value(first.text) if isinstance(first, TextPart) else None
+
+
+def _read_account(message: UserMessage) -> dict[str, tuple[Decimal, str]]:
+    """Return what the calls of a message have cost, and `PEOPLE` if these ended them, by their ids."""
     for part in message.parts:
         if isinstance(part, TextPart) and part.text.startswith(f'{{"{ACCOUNT}"'):
             account = json.loads(part.text)[ACCOUNT]
-            return {name: (Decimal(one["cost_usd"]), one["people"]) for name, one in account.items()}
+            return {name: (Decimal(one["cost_usd"]), PEOPLE if one["people"] else "") for name, one in account.items()}
     return {}
 
 
@@ -250,15 +327,15 @@ def _find_arguments(agent: PinnedAgent, tool: str, new: NewCall) -> JsonValue:
     return {binding.task: text}
 
 
-def _describe(plan: PlanSpec, name: str, move: Move) -> StepResult:
+def _describe(step: PlanStep, move: Move) -> StepResult:
     """Return how a step went."""
-    step, standing = plan.step(name), move.standings[name]
+    standing = move.standings[step.id]
     output: JsonValue = standing.output
     text = "" if output is None else output if isinstance(output, str) else canonical_json(output).decode()
     if len(text) > OUTPUT_SHOWN:
         output = wording.shorten(text, OUTPUT_SHOWN)
     return StepResult(
-        id=name,
+        id=step.id,
         status=standing.status,
         output=output,
         reason=standing.reason,
