@@ -104,8 +104,8 @@ def expect_chains(size: Size, name: str) -> Any:
     for number in range(size.steps):
         given = [outputs[number - size.width]] if number >= size.width else []
         outputs.append(make_output("pay" if number % PAYS == 0 else "look", f"{name}/s{number}", given))
-    last = range(size.steps - size.width, size.steps)
-    return outputs[-1] if size.width == 1 else {f"s{number}": outputs[number] for number in last}
+    last = range(max(size.steps - size.width, 0), size.steps)
+    return outputs[-1] if len(last) == 1 else {f"s{number}": outputs[number] for number in last}
 
 
 def write_items(size: Size) -> dict[str, Any]:
