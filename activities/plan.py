@@ -1,5 +1,6 @@
 """A plan under way: what its calls returned, which begin now, how it ends."""
 
+import asyncio
 import json
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
@@ -116,7 +117,8 @@ class PlanActivities:
             known = self._know(request.agent, agent.plan)
             given, calls = await self._read(known, whole)
             progress = Progress(known.plan, known.needs, given, calls, is_stopping=request.is_stopping)
-            move = progress.advance()
+            # With large outputs it takes seconds, in which this worker's other work and its heartbeats go on.
+            move = await asyncio.to_thread(progress.advance)
             message = _write_calls(agent, move.begin)
             if message is not None:
                 requests = toolbox_calls.read_calls(

@@ -46,7 +46,7 @@ from tests.support.fault_crew import Crew, Post, at_work
 from tests.support.plan_book import PATH, Book, Row
 from tests.support.plan_cases import CALL_COST, Case, Expected, expect, make_case, place_of
 from tests.support.plan_model import PlanModel
-from tests.support.plan_points import DEATHS, POINTS
+from tests.support.plan_points import DEATHS, POINTS, RARE
 
 EARLY = {"limit.historyCount.suggestContinueAsNew": "60"}
 """Setting of the server: events after which a run continues as new."""
@@ -149,8 +149,7 @@ async def play(client: Client, address: str, folder: Path, scene: Scene) -> Proo
 def _choose_deaths(scene: Scene) -> dict[str, list[int]]:
     """Return at which passes of each point a worker dies."""
     dice = random.Random(f"{scene.seed} deaths")
-    rare = {"leaving", "carried", "before_once", "after_once"}
-    most = {point: scene.deaths + scene.plans * (1 if point in rare else 2) for point in POINTS}
+    most = {point: scene.deaths + scene.plans * (1 if point in RARE else 2) for point in POINTS}
     return {point: sorted(dice.sample(range(1, most[point]), scene.deaths)) for point in POINTS}
 
 
