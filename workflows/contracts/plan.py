@@ -261,6 +261,8 @@ class AdvanceRequest(Record):
     step: int
     is_stopping: bool = False
     """Nothing is begun any more."""
+    is_child: bool = False
+    """Its output goes to the run above."""
 
 
 class PlanEnd(Record):

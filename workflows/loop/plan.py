@@ -91,6 +91,7 @@ class PlanCalls:
                 settled=settled,
                 step=its.step + 1,
                 is_stopping=is_stopping or self._turn.budget.find_time_exceeded() is not None,
+                is_child=its.child is not None,
             ),
             locally=self._run.perform_locally(local_activities.PLANS),
         )
