@@ -300,5 +300,9 @@ class PlanState(Record):
     """Calls whose answers the plan has not taken in, by position."""
     costs: dict[int, Usd] = {}
     """Of children among these that have reported."""
+    made: int = 0
+    """Calls so far, in a state on its way to the next part of the run; there is no place then for those taken in."""
+    kept: tuple[int, ...] = ()
+    """Positions of the calls that are in such a state."""
     asking: dict[str, str] = {}
     """Requests about steps that have failed, by the labels of their last calls."""
