@@ -162,8 +162,9 @@ def test_nothing_of_the_checkout_is_imported(installed: Installed, tmp_path: Pat
     assert found[1:] == ["None", "None"]
 
 
-def test_the_demo_runs_from_the_wheel(installed: Installed, tmp_path: Path) -> None:
-    shown = installed.mandate(tmp_path, "demo", "--fast", "--yes", "-o", "json")
+@pytest.mark.parametrize("options", [(), ("--team",)])
+def test_the_demos_run_from_the_wheel(installed: Installed, tmp_path: Path, options: tuple[str, ...]) -> None:
+    shown = installed.mandate(tmp_path, "demo", *options, "--fast", "--yes", "-o", "json")
 
     assert shown.returncode == 0, shown.stderr
     assert json.loads(shown.stdout)["status"] == "completed"

@@ -9,4 +9,5 @@ narration: lines of the run
 answers: requests of the run, answered
 faults: `--break` and `--kill`
 report: report at the end
+team: `--team`
 """
