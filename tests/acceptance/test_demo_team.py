@@ -276,6 +276,21 @@ async def test_options_that_do_not_go_together_are_refused(
     assert not (tmp_path / "state").exists()
 
 
+@pytest.mark.parametrize("options", [(), ("--team",)])
+async def test_plans_and_policies_of_the_working_folder_are_not_read(
+    started: Processes, tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    started.cwd = tmp_path
+    (tmp_path / "mandate.yaml").write_text("plans: plans\npolicies: policies\n")
+    for folder, content in (("plans", "name: any\nsteps: [{id: a, agent: nobody}]"), ("policies", "no: policy")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "any.yaml").write_text(content)
+
+    facts = await facts_of(started.mandate("demo", *options, "--fast", "--yes", "-o", "json"))
+
+    assert facts["status"] == "completed"
+
+
 async def test_copy_of_the_team_runs_in_a_folder_of_its_own(tmp_path: Path) -> None:
     folder = tmp_path / "my-team"
     shutil.copytree(SOURCE, folder)

@@ -55,7 +55,7 @@ class DemoFolder:
     def environment(self) -> dict[str, str]:
         """The variables that tell a worker of the files here."""
         files = {name.upper(): f"{name}.yaml" for name in ("budgets", "channels", "people")}
-        files |= {"AGENTS": "agents", "DEMO_SHOP": self.shop.name}
+        files |= {"AGENTS": "agents", "PLANS": "plans", "POLICIES": "policies", "DEMO_SHOP": self.shop.name}
         return {f"MANDATE_{name}": str(self.path / file) for name, file in files.items()}
 
 
@@ -112,8 +112,10 @@ def write_surroundings(folder: DemoFolder, person: str) -> None:
     _write(folder.path / "people.yaml", {"people": [*people, {"name": person, "groups": ["finance"]}]})
     # Nobody outside is to hear of a demo, whatever channels there are.
     _write(folder.path / "channels.yaml", {"channels": [{"name": "log", "kind": "log"}]})
-    # Nor is it to use up a budget of the folder that it is started in.
+    # Nor is it to use up a budget of the folder that it is started in, or to read the plans and policies there.
     _write(folder.path / "budgets.yaml", {"budgets": []})
+    private_files.make_folder(folder.path / "plans")
+    private_files.make_folder(folder.path / "policies")
 
 
 def _write(path: Path, value: JsonObject) -> None:
