@@ -148,7 +148,9 @@ def shop() -> Iterator[sqlite3.Connection]:
     try:
         database = sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=5, isolation_level=None)
     except sqlite3.OperationalError:
-        raise NotDone(f"there is no shop at {str(path)!r}") from None
+        raise NotDone(
+            f"there is no shop at {str(path)!r}; 'mandate demo' makes one, and MANDATE_DEMO_SHOP says where it is"
+        ) from None
     with closing(database):
         database.row_factory = sqlite3.Row
         database.execute("PRAGMA foreign_keys = ON")
