@@ -1,4 +1,9 @@
-"""The demo's shop: its database, and what is in it on the first day."""
+"""The demo's shop: its database, and what is in it on the first day.
+
+    python -m mandate.workers.examples.shop_data
+
+makes a new one, in `.mandate/shop.db` or where `MANDATE_DEMO_SHOP` says.
+"""
 
 import os
 import sqlite3
@@ -176,3 +181,8 @@ def _fill(database: sqlite3.Connection) -> None:
         database.execute(
             "INSERT INTO payments VALUES (?, ?, ?, ?, ?)", (501 + number, order, method, total, ordered_on)
         )
+
+
+if __name__ == "__main__":
+    create_shop(shop_path())
+    print(f"{shop_path()} is a new shop")
