@@ -199,7 +199,7 @@ class PlanCalls:
             if self._run.state.answers[index] is None and index not in self._tasks:
                 self._tasks[index] = asyncio.create_task(self._turn.make(index, self._slots))
         try:
-            await workflow.wait_condition(lambda: self.has_news or self._are_done or self._control.is_halting)
+            await self._wait()
             if self._control.is_halting:
                 await asyncio.gather(*self._tasks.values())
         except asyncio.CancelledError:
@@ -211,6 +211,20 @@ class PlanCalls:
             if task.done():
                 del self._tasks[index]
                 task.result()
+
+    async def _wait(self) -> None:
+        """Wait until the plan has news or the run has to halt; people are not waited for beyond its time."""
+
+        def is_over() -> bool:
+            return self.has_news or self._are_done or self._control.is_halting
+
+        left = self._turn.budget.find_waiting_left() if self._state.asking else None
+        try:
+            await workflow.wait_condition(is_over, timeout=left)
+        except TimeoutError:
+            for request in self._state.asking.values():
+                self._turn.gate.end_request(request, "nobody decided before the time of the plan was used up")
+            await workflow.wait_condition(is_over)
 
     @property
     def _are_done(self) -> bool:
