@@ -46,7 +46,7 @@ class Boards:
         name = await self._find_name(place)
         if tool == READ_BOARD:
             return _tell_all(await self._read(name), arguments)
-        version = int(str(arguments["expected_version"])) + 1
+        version = int(float(str(arguments["expected_version"]))) + 1
         by = activity.info().workflow_id or ""
         entry = BoardEntry(value=arguments["value"], version=version, by=by, tainted=tainted)
         return await self._write(name, str(arguments["key"]), entry, key)

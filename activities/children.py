@@ -30,10 +30,11 @@ from mandate.workflows.contracts.children import ChildReport, ChildRequest, Find
 from mandate.workflows.contracts.marks import METADATA_KEY, MarkKind
 from mandate.workflows.contracts.model import Usage
 from mandate.workflows.contracts.plan import PlanStep
+from mandate.workflows.contracts.policy import ToolTotals
 from mandate.workflows.contracts.run import AGENT_WORKFLOW, PLAN_WORKFLOW, EffectEntry, EffectLog, RunStatus
 from mandate.workflows.contracts.state import RunState
 from mandate.workflows.contracts.tool import AgentBinding, Tool
-from mandate.workflows.rules import budget, plain_text, quantities, redaction, wording
+from mandate.workflows.rules import budget, plain_text, quantities, redaction, totals, wording
 from mandate.workflows.rules import children as rules_children
 from mandate.workflows.rules.children import build_unknown, list_ids
 from mandate.workflows.rules.plans.progress import name_tool
@@ -129,9 +130,10 @@ class AskedCalls:
         """Return what carries out the plan of a call: `agent` has the tools and rules for it."""
         plan = read_plan(asked.arguments)
         tools = [made for made in agent.tools if not isinstance(made.binding, AgentBinding)]
+        named = {made.tool.name: made for made in agent.tools if isinstance(made.binding, AgentBinding)}
         steps, below, known = list[PlanStep](), list[bytes](), set[str]()
         for step in plan.steps:
-            own = agent.definition(step.agent) if step.agent is not None else None
+            own = named.get(step.agent or "")
             if own is None or own.tool.child is None:
                 steps.append(step)
                 continue
@@ -361,7 +363,15 @@ def _build(child: str, state: RunState | None, reason: str) -> ChildReport:
         uncertain=uncertain,
         tainted=state is not None and state.tainted,
         refused=state.recovery.refused if state is not None and state.child is not None and state.child.in_plan else {},
+        totals=_find_totals(state) if state is not None else {},
     )
+
+
+def _find_totals(state: RunState) -> dict[str, ToolTotals]:
+    """Return what a plan of a model adds to the totals of the run that wrote it."""
+    if state.child is None or state.child.totals is None:
+        return {}
+    return totals.add(state.totals, state.child.totals, -1)
 
 
 def _sum_held(state: RunState) -> Usage:

@@ -105,7 +105,7 @@ class PlanActivities:
                 progress = await self._begin(agent.plan, chain.conversation)
             read = await self._calls.read(agent.plan, before)
             progress.take(read.calls, read.settled)
-            if request.is_stopping:
+            if request.is_stopping or request.is_closing:
                 progress.stop()
             # With large outputs it takes seconds, in which this worker's other work and its heartbeats go on.
             move = await asyncio.to_thread(progress.advance)
@@ -127,7 +127,9 @@ class PlanActivities:
             if before:
                 head = (await self._transcript.append(chain, request.agent, before)).head
             most = CHILD_OUTPUT_BYTES if request.is_child else OUTPUT_INLINE_BYTES
-            end = await self._end(agent.plan, progress, move, most) if move.is_over else None
+            if request.is_closing:
+                move.close("it was under way when the plan was stopped")
+            end = await self._end(agent.plan, progress, move, most) if move.is_over or request.is_closing else None
             if end is None:
                 self._keep(head, progress)
         return PlanMove(head=head, doing=move.doing, end=end, asks=asks)
@@ -234,6 +236,8 @@ def _find_arguments(agent: PinnedAgent, tool: str, new: NewCall) -> JsonValue:
     # The input of a plan is a value, and what is said beside it would be part of that.
     if new.failure is not None and new.step.agent is not None:
         text += f"\n\n[The attempt before this one failed: {new.failure}]"
+    if new.guidance and new.step.agent is not None:
+        text += f"\n\n[A person says: {new.guidance}]"
     return {binding.task: text}
 
 

@@ -48,7 +48,7 @@ class PlanCallReader:
 
     def __init__(self, blobs: Blobs) -> None:
         self._blobs = blobs
-        self._values: OrderedDict[Digest, JsonValue] = OrderedDict()
+        self._values: OrderedDict[tuple[Digest, bool], JsonValue] = OrderedDict()
         self._bytes = 0
         self._last: tuple[PlanSpec, dict[str, PlanStep]] | None = None
         """The plan read last, and those of its steps whose outputs anything reads."""
@@ -94,17 +94,18 @@ class PlanCallReader:
         is_text = step.tool is None and step.output_schema is None
         if part.digest is None:
             return part.text if is_text else parse_value(part.text or "")
-        if part.digest not in self._values:
+        key = (part.digest, is_text)
+        if key not in self._values:
             stored = StoredResult(digest=part.digest, size=part.size or 0)
             content = await results.load_content(self._blobs, stored)
             text = content.decode(errors="replace")
-            self._values[part.digest] = text if is_text else parse_value(text)
+            self._values[key] = text if is_text else parse_value(text)
             self._bytes += len(content)
             while len(self._values) > VALUES_KEPT or (self._bytes > VALUES_BYTES and len(self._values) > 1):
                 self._values.popitem(last=False)
                 self._bytes = self._bytes * len(self._values) // (len(self._values) + 1)
-        self._values.move_to_end(part.digest)
-        return self._values[part.digest]
+        self._values.move_to_end(key)
+        return self._values[key]
 
 
 def read_given(first: Message) -> JsonValue:

@@ -110,6 +110,7 @@ class AgentWorkflow(MessageHandlers):
             tainted=pinned.agent.tainted or pinned.tainted,
             child=parent.begin(request) if isinstance(request, ChildRequest) else None,
             origin=pinned.origin,
+            totals=(request.totals or {}) if isinstance(request, ChildRequest) else {},
             recovery=RecoveryState(refused=request.refused if isinstance(request, ChildRequest) else {}),
             quick=dict.fromkeys(pinned.slow, False),
             route=pinned.route,

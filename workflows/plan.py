@@ -65,7 +65,7 @@ class PlanWorkflow(AgentWorkflow):
             if self._control.is_stopping:
                 if not self._compensation.is_wanted:
                     if not self._control.is_compensating:
-                        await self._plan.close()
+                        await self._close_plan()
                     return await self._close(RunStatus.STOPPED, self._stop_reason)
                 await self._take_back()
             if self._run.is_leaving:
@@ -78,8 +78,12 @@ class PlanWorkflow(AgentWorkflow):
 
     async def _take_back(self) -> None:
         """Begin the last turn of a stopped plan, once the plan knows what has ended."""
-        await self._plan.close()
+        await self._close_plan()
         await super()._take_back()
+
+    async def _close_plan(self) -> None:
+        # A second stop comes after there is nothing left to tell.
+        self._end_of_plan = await self._plan.close() or self._end_of_plan
 
     async def _make_calls(self) -> None:
         """Make the open calls until the plan has news; of a plan that is being stopped, wait for its children."""

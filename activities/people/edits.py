@@ -47,11 +47,8 @@ async def edit_call(
     if canonical_json(arguments.convert(definition, whole)) == canonical_json(arguments.convert(definition, current)):
         return None
     view = arguments.hide_sensitive(definition, whole, salt)
-    view = (
-        view
-        if definition.tool.remote is not None
-        else arguments.shorten_texts(view, written_plans.find_limit(definition, arguments.SHOWN_BYTES))
-    )
+    is_whole = definition.tool.remote is not None or written_plans.find_terms(definition) is not None
+    view = view if is_whole else arguments.shorten_texts(view)
     size = len(canonical_json(view))
     if size > REMOTE_LIMIT_BYTES:
         raise EditRefused(f"the arguments have {size} bytes; the limit is {REMOTE_LIMIT_BYTES}")

@@ -13,7 +13,6 @@ from mandate.workflows.contracts.tool import (
     REMOTE_LIMIT_BYTES,
     TURN_LIMIT_BYTES,
     CallRequest,
-    ToolDefinition,
 )
 from mandate.workflows.contracts.transcript import AssistantMessage, CallPart, Message
 from mandate.workflows.rules import plain_text
@@ -44,8 +43,8 @@ def read_calls(
         if call.misfit is None and definition is not None:
             remote = definition.tool.remote is not None
             view = arguments.hide_sensitive(definition, call.arguments, salt)
-            if not remote:
-                view = arguments.shorten_texts(view, min(share, _find_shown(definition)))
+            if not remote and written_plans.find_terms(definition) is None:
+                view = arguments.shorten_texts(view, min(share, arguments.SHOWN_BYTES))
             size = len(canonical_json(view))
             remote_bytes += size if remote else 0
             limit = REMOTE_LIMIT_BYTES if remote else min(share, REMOTE_LIMIT_BYTES)
@@ -57,10 +56,6 @@ def read_calls(
             call = call.model_copy(update={"repeat": seen.count(call.digest) - 1})
         requests.append(call)
     return tuple(requests)
-
-
-def _find_shown(definition: ToolDefinition) -> int:
-    return written_plans.find_limit(definition, arguments.SHOWN_BYTES)
 
 
 _UNWRITTEN = "its arguments are empty; write {} to call it with none"

@@ -1,10 +1,11 @@
 """`run_plan`: the tool by which a model carries out a plan that it writes."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
+from mandate.activities.toolbox import schema
 from mandate.workflows.contracts.base import JsonObject, canonical_json
-from mandate.workflows.contracts.plan import MOST_SIDE_BY_SIDE, MOST_STEPS
+from mandate.workflows.contracts.plan import MOST_SIDE_BY_SIDE, MOST_STEPS, PlanSpec
 from mandate.workflows.contracts.tool import AgentBinding, PlanTarget, PlanTerms, ToolDefinition
 from mandate.workflows.rules.plans import written
 
@@ -92,8 +93,8 @@ def describe(terms: PlanTerms) -> str:
 
 def _describe_target(target: PlanTarget) -> str:
     told = []
-    for what, schema in (("takes", target.input_schema), ("answers with", target.output_schema)):
-        text = canonical_json(schema).decode() if schema is not None else ""
+    for what, shape in (("takes", target.input_schema), ("answers with", target.output_schema)):
+        text = canonical_json(shape).decode() if shape is not None else ""
         if text and len(text) <= SCHEMA_CHARACTERS:
             told.append(f"{what} JSON of the schema {text}")
     return f": {'; '.join(told)}" if told else ""
@@ -107,7 +108,25 @@ def find_terms(definition: ToolDefinition) -> PlanTerms | None:
 def find_misfit(definition: ToolDefinition, arguments: Mapping[str, object]) -> str | None:
     """Return all that is wrong with the plan of a call, or `None`; for other tools there is nothing."""
     terms = find_terms(definition)
-    return written.find_fault(arguments, terms) if terms is not None else None
+    if terms is None:
+        return None
+    size = len(canonical_json(dict(arguments)))
+    if size > SHOWN_BYTES:
+        return f"the plan has {size} bytes, and people are shown the whole of it: at most {SHOWN_BYTES}"
+    if (fault := written.find_fault(arguments, terms)) is not None:
+        return fault
+    return "; ".join(find_schema_faults(written.read_plan(arguments))) or None
+
+
+def find_schema_faults(plan: PlanSpec) -> Iterator[str]:
+    """Yield what is wrong with the schemas of a plan's steps."""
+    for index, step in enumerate(plan.steps):
+        if step.output_schema is None:
+            continue
+        try:
+            schema.check_schema(step.output_schema)
+        except ValueError as error:
+            yield f"steps[{index}].output_schema: {error}"
 
 
 def drop_facts(definition: ToolDefinition, arguments: JsonObject) -> JsonObject:
@@ -121,11 +140,6 @@ def add_facts(definition: ToolDefinition, arguments: JsonObject) -> JsonObject:
     """Return the arguments with those that are computed."""
     terms = find_terms(definition)
     return arguments if terms is None else {**written.compute_facts(arguments, terms), **arguments}
-
-
-def find_limit(definition: ToolDefinition, usual: int) -> int:
-    """Return how many bytes of arguments the workflow is shown; `usual` for other tools."""
-    return usual if find_terms(definition) is None else max(usual, SHOWN_BYTES)
 
 
 def write_input(arguments: Mapping[str, object]) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from mandate.activities.documents import Document, Fault, in_order
 from mandate.activities.files import FileError
 from mandate.activities.toolbox import builtin
+from mandate.activities.toolbox.written_plans import find_schema_faults
 from mandate.workers.catalog import children, mcp_acceptance, plan_members, provider_tools, written_plans
 from mandate.workers.catalog import plans as catalog_plans
 from mandate.workers.catalog.agents import AgentFile, Scan, find_unknown_providers, scan_agents
@@ -226,6 +227,8 @@ class Catalog:
         plans = {name: targets.of_plan(spec) for name, spec in known.items() if spec is not None}
         found = [*plan_members.find_data_faults(plan), *find_faults(plan, agents=agents, tools={}, plans=plans)]
         _refuse(Document("", None, (), {}).fault(place, message) for place, message in found)
+        if unsound := "; ".join(find_schema_faults(plan)):
+            raise ValueError(unsound)
 
     def providers(self) -> set[str]:
         """Return the names of the model providers that the agents and their checks use."""
@@ -380,8 +383,8 @@ class _Draft:
         name, plans = self.spec.name, self.spec.plans
         if plans is not None:
             entries[RUN_PLAN] = written_plans.make_entry(name, plans)
-            yield entries[RUN_PLAN].agent, written_plans.make_member(whole, plans, specs)
-            whole = written_plans.complete(whole, plans, specs)
+            yield entries[RUN_PLAN].agent, written_plans.make_member(whole, self.spec, plans, specs)
+            whole = written_plans.complete(whole, self.spec, plans, specs)
         yield name, Member(whole if self.plan is None else plan_members.pin_plan(whole, self.plan), entries)
 
     def load(self, linked: Linked) -> Loaded:

@@ -52,7 +52,20 @@ def define_tool(plans: PlansSpec) -> ToolDefinition:
 def list_agents(spec: AgentSpec, agents: Mapping[str, AgentSpec]) -> list[ToolDefinition]:
     """Return the agents that plans of an agent's model may name, as the tools that rules know them as."""
     names = [name for name in (spec.plans.agents if spec.plans is not None else ()) if name in agents]
-    return [children.define_tool(AgentTool.model_construct(agent=name, name=name), agents) for name in names]
+    return [children.define_tool(_make_entry(spec, name), agents) for name in names]
+
+
+def find_entry(spec: AgentSpec, name: str) -> AgentTool | None:
+    """Return what an agent's `tools` say of another one."""
+    return next((entry for entry in spec.tools if isinstance(entry, AgentTool) and entry.agent == name), None)
+
+
+def _make_entry(spec: AgentSpec, name: str) -> AgentTool:
+    """Return an agent as steps may call it: with all that `tools` say of it, but for how it is asked."""
+    entry = find_entry(spec, name)
+    if entry is None:
+        return AgentTool.model_construct(agent=name, name=name)
+    return entry.model_copy(update={"name": name, "input_schema": None})
 
 
 def find_faults(
@@ -63,12 +76,22 @@ def find_faults(
     if plans is None:
         return
     names = sorted(name for name in agents if ":" not in name and name != spec.name)
+    found = {made.tool.name: made for made in tools}
     for index, name in enumerate(plans.agents):
         if name not in agents:
             place: Place = ("plans", "agents", index)
             known = f"there are {list_names(names)}" if names else "there are none"
             yield document.fault(place, f"there is no agent {name!r}{did_you_mean(name, names)} {known}")
-    found = {made.tool.name: made for made in tools}
+            continue
+        own, place = found.get(name), ("plans", "agents", index)
+        if own is not None and (own.tool.child is None or own.tool.child.agent != name):
+            yield document.fault(place, f"the agent has a tool {name!r} already; give that another 'name'")
+        elif (entry := find_entry(spec, name)) is not None and entry.sensitive:
+            sensitive = list_names(entry.sensitive)
+            yield document.fault(
+                place,
+                f"the steps of a plan are shown to people, and {name!r} is asked sensitive arguments: {sensitive}",
+            )
     usable = [name for name, made in found.items() if made.tool.source not in {"agent", "builtin"}]
     for index, name in enumerate(plans.tools):
         place = ("plans", "tools", index)
@@ -85,10 +108,10 @@ def find_faults(
             )
 
 
-def complete(whole: PinnedAgent, plans: PlansSpec, agents: Mapping[str, AgentSpec]) -> PinnedAgent:
+def complete(whole: PinnedAgent, spec: AgentSpec, plans: PlansSpec, agents: Mapping[str, AgentSpec]) -> PinnedAgent:
     """Return an agent whose `run_plan` knows what plans may name."""
     terms = PlanTerms(
-        agents={name: _read_agent(agents[name]) for name in plans.agents},
+        agents={name: _read_agent(agents[name], _make_entry(spec, name)) for name in plans.agents},
         tools={name: _read_tool(whole, name) for name in plans.tools},
         steps=plans.steps,
     )
@@ -102,13 +125,13 @@ def complete(whole: PinnedAgent, plans: PlansSpec, agents: Mapping[str, AgentSpe
     return whole.model_copy(update={"tools": tuple(map(fill, whole.tools))})
 
 
-def make_member(whole: PinnedAgent, plans: PlansSpec, agents: Mapping[str, AgentSpec]) -> Member:
+def make_member(whole: PinnedAgent, spec: AgentSpec, plans: PlansSpec, agents: Mapping[str, AgentSpec]) -> Member:
     """Return what carries out plans of an agent's model: its rules and people, with the tools that steps may name."""
     undo = {tool: made for tool, made in whole.compensations.items() if tool in plans.tools}
     probes = {tool: made for tool, made in whole.probes.items() if tool in plans.tools}
     checks = tuple(check for check in whole.checks if check.after in plans.tools)
     needed = {*plans.tools, *_list_beside(undo, probes), *(check.tool for check in checks if check.tool is not None)}
-    entries = {name: AgentTool.model_construct(agent=name, name=name) for name in plans.agents}
+    entries = {name: _make_entry(spec, name) for name in plans.agents}
     named = [children.define_tool(entry, agents) for entry in entries.values()]
     carries = whole.model_copy(
         update={
@@ -140,8 +163,9 @@ def _list_beside(undo: Mapping[str, CompensationSpec], probes: Mapping[str, Prob
     yield from (made.tool for made in probes.values())
 
 
-def _read_agent(spec: AgentSpec) -> PlanTarget:
-    return PlanTarget(output_schema=spec.output_schema, share=find_terms(spec.budget))
+def _read_agent(spec: AgentSpec, entry: AgentTool) -> PlanTarget:
+    share = find_terms(lower_budget(spec.budget, entry.budget, entry.timeout))
+    return PlanTarget(output_schema=entry.output_schema or spec.output_schema, share=share)
 
 
 def _read_tool(whole: PinnedAgent, name: str) -> PlanTarget:

@@ -6,9 +6,10 @@ from typing import Literal
 from pydantic import AwareDatetime, ConfigDict
 
 from mandate.workflows.contracts.base import Digest, Name, Record
+from mandate.workflows.contracts.board import BoardPlace
 from mandate.workflows.contracts.budget import BudgetRequest, Limit
 from mandate.workflows.contracts.plan import PlanResult
-from mandate.workflows.contracts.policy import RequesterIs
+from mandate.workflows.contracts.policy import RequesterIs, ToolTotals
 
 MOST_CHILDREN = 1000
 """Children of one run where its budget does not say."""
@@ -56,6 +57,10 @@ class ChildRequest(Record):
     tainted: bool = False
     in_plan: bool = False
     """It is a plan, or below one."""
+    totals: dict[str, ToolTotals] | None = None
+    """Totals of the run that has written it, from which it counts on; set for a plan of a model."""
+    board: BoardPlace | None = None
+    """The run that holds the board of the tree, where that is not the one at Temporal's root."""
     refused: dict[Digest, str] = {}
     """As of `RecoveryState`, for plans and what is below them: nobody is asked for these again."""
     tells_waits: bool = False
@@ -76,6 +81,10 @@ class ChildState(Record):
     """As of `ChildRequest`."""
     in_plan: bool = False
     """As of `ChildRequest`."""
+    totals: dict[str, ToolTotals] | None = None
+    """As of `ChildRequest`."""
+    board: BoardPlace | None = None
+    """As of `ChildRequest`."""
     tells_waits: bool = False
     """As of `ChildRequest`."""
     told_waits: tuple[str, ...] = ()
@@ -91,6 +100,8 @@ class ChildReport(PlanResult):
 
     refused: dict[Digest, str] = {}
     """As of `RecoveryState`, for plans: what people rejected in it and below it."""
+    totals: dict[str, ToolTotals] = {}
+    """What its own calls add to the totals of the run that wrote it, for a plan of a model."""
 
 
 class OpenChild(Record):

@@ -18,6 +18,9 @@ from mandate.workflows.contracts.verification import CheckSpec
 MOST_STEPS = 2000
 """Steps of one plan, as it is written."""
 
+MOST_ASKED = 20
+"""Failed calls of a plan of which people are asked at once."""
+
 MOST_PLANNED = 200
 """Steps of one plan that a model writes."""
 
@@ -261,6 +264,8 @@ class AdvanceRequest(Record):
     step: int
     is_stopping: bool = False
     """Nothing is begun any more."""
+    is_closing: bool = False
+    """It ends now, whatever is under way."""
     is_child: bool = False
     """Its output goes to the run above."""
 

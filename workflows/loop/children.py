@@ -16,6 +16,7 @@ from temporalio.common import RawValue
 from temporalio.exceptions import ActivityError, FailureError, WorkflowAlreadyStartedError, is_cancelled_exception
 
 from mandate.workflows import marks, steps
+from mandate.workflows.contracts.board import BoardPlace
 from mandate.workflows.contracts.children import (
     FIRST_LOOK,
     HARD_STOP,
@@ -33,7 +34,7 @@ from mandate.workflows.contracts.failures import Outcome
 from mandate.workflows.contracts.marks import Marked, read_as
 from mandate.workflows.contracts.model import Usage
 from mandate.workflows.contracts.run import EffectEntry
-from mandate.workflows.contracts.tool import ToolResult
+from mandate.workflows.contracts.tool import RUN_PLAN, ToolResult
 from mandate.workflows.loop.budget import RunBudget
 from mandate.workflows.loop.control import Control
 from mandate.workflows.loop.model_route import ModelRoute
@@ -41,7 +42,7 @@ from mandate.workflows.loop.run import Run
 from mandate.workflows.loop.tool_calls import JudgedCall
 from mandate.workflows.outcomes import Attempted
 from mandate.workflows.rules import children as rules
-from mandate.workflows.rules import effects, wording
+from mandate.workflows.rules import effects, totals, wording
 from mandate.workflows.rules import recovery as rules_recovery
 
 MOST_ID_BYTES = 1000
@@ -121,6 +122,8 @@ class Children:
             tainted=its.tainted,
             in_plan=in_plan,
             refused=its.recovery.refused if in_plan else {},
+            totals=its.totals if placed.tool.name == RUN_PLAN and asked.is_plan else None,
+            board=self._find_board(),
             tells_waits=its.session is not None or (its.child is not None and its.child.tells_waits),
         )
         reason = await self._place(placed, request, number, share.limits.wall_time)
@@ -132,6 +135,13 @@ class Children:
         self._run.note_time()
         self._begin_patrol()
         return None
+
+    def _find_board(self) -> BoardPlace | None:
+        """Return the run that holds the board, where that at Temporal's root does not."""
+        its = self._run.state.child
+        if its is not None:
+            return its.board
+        return self._run.board_place if workflow.info().root is not None else None
 
     async def _place(
         self, placed: JudgedCall, request: ChildRequest, number: int, limit: timedelta | None
@@ -404,6 +414,7 @@ class Children:
         its.uncertain_below = (*its.uncertain_below, *unknown)[-rules.UNCERTAIN_KEPT :]
         its.tainted = its.tainted or result.tainted
         its.recovery = rules_recovery.keep_refused(its.recovery, result.refused)
+        its.totals = totals.add(its.totals, result.totals)
         its.children = {other: one for other, one in its.children.items() if other != index}
         self._watches.pop(child.id, None)
         if its.children:

@@ -17,7 +17,7 @@ from mandate.workflows.contracts.request import Halt, Stop
 from mandate.workflows.contracts.run import RunResult
 from mandate.workflows.loop.control import Control
 from mandate.workflows.loop.run import Run
-from mandate.workflows.rules import children
+from mandate.workflows.rules import children, totals
 
 FOREIGN = "start request: it was not made by a run of an agent of this installation"
 
@@ -53,6 +53,8 @@ def begin(request: ChildRequest) -> ChildState:
         speaker=request.speaker,
         lent=request.lent,
         in_plan=request.in_plan,
+        totals=request.totals,
+        board=request.board,
         tells_waits=request.tells_waits,
     )
 
@@ -97,11 +99,12 @@ async def tell_waits(run: Run) -> None:
     assert its is not None
     while True:
         await workflow.wait_condition(lambda: run.waits_for != its.told_waits)
-        its.told_waits = run.waits_for
-        number = int(workflow.now().timestamp() * 1000)
+        waits_for, number = run.waits_for, int(workflow.now().timestamp() * 1000)
         # A parent that has ended hears nothing any more.
         with suppress(FailureError):
-            await steps.tell_parent_waits(its.parent, ChildWaits(number=number, waits_for=its.told_waits))
+            await steps.tell_parent_waits(its.parent, ChildWaits(number=number, waits_for=waits_for))
+        # Not before: the run may continue as new meanwhile.
+        its.told_waits = waits_for
 
 
 async def report(run: Run, result: RunResult | None) -> RawValue | None:
@@ -113,7 +116,11 @@ async def report(run: Run, result: RunResult | None) -> RawValue | None:
     if its is None:
         return None
     if result is not None:
-        result = children.build_report(result, run.state.recovery.refused if its.in_plan else {})
+        result = children.build_report(
+            result,
+            run.state.recovery.refused if its.in_plan else {},
+            totals.add(run.state.totals, its.totals, -1) if its.totals is not None else {},
+        )
     if its.reports:
         # A parent that has ended hears nothing any more.
         with suppress(FailureError):

@@ -8,6 +8,7 @@ from temporalio import workflow
 
 from mandate.workflows import steps
 from mandate.workflows.contracts.plan import (
+    MOST_ASKED,
     MOST_SIDE_BY_SIDE,
     AdvanceRequest,
     EndedCall,
@@ -99,15 +100,16 @@ class PlanCalls:
             return True
         return any(request in self._run.state.resolutions for request in self._state.asking.values())
 
-    async def close(self) -> None:
-        """Tell the plan what has ended, and give up the rest: nothing of it begins any more."""
-        await self.advance(is_stopping=True)
+    async def close(self) -> PlanEnd | None:
+        """Tell the plan what has ended, and give up the rest; return how each of its steps went."""
+        end = await self.advance(is_closing=True)
         self._run.release_open_calls()
         its = self._run.state
         its.calls, its.answers, its.verdicts = (), (), ()
-        self._state.pending = ()
+        self._state.pending, self._state.asking = (), {}
+        return end.model_copy(update={"output": None}) if end is not None else None
 
-    async def advance(self, *, is_stopping: bool = False) -> PlanEnd | None:
+    async def advance(self, *, is_closing: bool = False) -> PlanEnd | None:
         """Tell the plan what has ended, and open what it begins; return how it ends."""
         its, plan = self._run.state, self._state
         ended = tuple(index for index in plan.pending if its.answers[index] is not None)
@@ -120,7 +122,8 @@ class PlanCalls:
                 ended=told,
                 settled=settled,
                 step=its.step + 1,
-                is_stopping=is_stopping or self._turn.budget.find_time_exceeded() is not None,
+                is_stopping=self._turn.budget.find_time_exceeded() is not None,
+                is_closing=is_closing,
                 is_child=its.child is not None,
             ),
             locally=self._run.perform_locally(local_activities.PLANS),
@@ -158,7 +161,7 @@ class PlanCalls:
     def _ask(self, asks: tuple[StepAsk, ...]) -> None:
         """Ask people of failed steps, of each call once."""
         for ask in asks:
-            if ask.call not in self._state.asking:
+            if ask.call not in self._state.asking and len(self._state.asking) < MOST_ASKED:
                 request = self._turn.escalations.ask_step(ask)
                 self._state.asking = {**self._state.asking, ask.call: request}
 

@@ -126,8 +126,10 @@ class Run:
     @property
     def board_place(self) -> BoardPlace:
         """The run that holds the board of the tree."""
-        info = workflow.info()
-        if info.root is None:
+        info, its = workflow.info(), self.state.child
+        if its is not None and its.board is not None:
+            return its.board
+        if its is None or info.root is None:
             return BoardPlace(workflow_id=info.workflow_id, run_id=info.first_execution_run_id)
         return BoardPlace(workflow_id=info.root.workflow_id, run_id=info.root.run_id)
 

@@ -9,7 +9,7 @@ from temporalio import workflow
 from mandate.workflows.contracts.changes import Change
 from mandate.workflows.contracts.failures import Outcome
 from mandate.workflows.contracts.run import EffectEntry
-from mandate.workflows.contracts.tool import CallRequest, ToolResult
+from mandate.workflows.contracts.tool import RUN_PLAN, CallRequest, Tool, ToolResult
 from mandate.workflows.loop import approvals, compensation
 from mandate.workflows.loop.attempts import AttemptLimits
 from mandate.workflows.loop.budget import RunBudget
@@ -90,7 +90,7 @@ class Turn:
         self.judge()
         calls, answers = self._run.state.calls, self._run.state.answers
         open_calls = [index for index, answer in enumerate(answers) if answer is None]
-        acting = [index for index in open_calls if self._run.tool(calls[index].tool).effect.changes_world]
+        acting = [index for index in open_calls if _acts(self._run.tool(calls[index].tool))]
         reading = [index for index in open_calls if index not in acting]
         slots = asyncio.Semaphore(PARALLEL_READS)
         if open_calls:
@@ -281,3 +281,8 @@ class Turn:
         """Put a person's result in place of what a call of the open turn returned."""
         if index is not None and index < len(self._run.state.answers):
             self._run.answer(index, answer)
+
+
+def _acts(tool: Tool) -> bool:
+    """Return whether a call is made in the model's order: it changes the world, or is a plan, whose calls may."""
+    return tool.effect.changes_world or (tool.name == RUN_PLAN and tool.child is not None)

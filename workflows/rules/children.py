@@ -5,6 +5,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import timedelta
 from decimal import ROUND_DOWN, Decimal
+from types import MappingProxyType
 from typing import Any
 
 from mandate.workflows.contracts.base import Digest, canonical_json
@@ -12,6 +13,7 @@ from mandate.workflows.contracts.budget import Amount, Budget, BudgetRequest, Le
 from mandate.workflows.contracts.children import MOST_CHILDREN, MOST_DEPTH, ChildReport
 from mandate.workflows.contracts.model import Usage
 from mandate.workflows.contracts.plan import PlanResult
+from mandate.workflows.contracts.policy import ToolTotals
 from mandate.workflows.contracts.run import EffectEntry, EffectLog, RunResult, RunStatus
 from mandate.workflows.contracts.tool import ChildAgent, ToolResult
 from mandate.workflows.rules import budget as rules_budget
@@ -136,10 +138,12 @@ def _write(name: str, value: Any) -> str:
     return f"${max(value, Decimal(0))}" if name == "cost_usd" else quantities.count_noun(max(value, 0), _WORDS[name])
 
 
-def build_report(result: RunResult, refused: Mapping[Digest, str]) -> RunResult:
+def build_report(
+    result: RunResult, refused: Mapping[Digest, str], totals: Mapping[str, ToolTotals] = MappingProxyType({})
+) -> RunResult:
     """Return a result as the parent gets it: what its own record has is not in the parent's history again.
 
-    `refused` is as of `ChildReport`.
+    `refused` and `totals` are as of `ChildReport`.
     """
     changes: dict[str, object] = {"effects": result.effects.model_copy(update={"last": ()}), "head": None}
     if result.output_digest is not None:
@@ -151,7 +155,7 @@ def build_report(result: RunResult, refused: Mapping[Digest, str]) -> RunResult:
         step.model_copy(update={"output": None, "reason": wording.shorten(step.reason or "", STEP_CHARACTERS) or None})
         for step in steps
     ]
-    return ChildReport.model_validate({**dict(result), **changes, "steps": short, "refused": refused})
+    return ChildReport.model_validate({**dict(result), **changes, "steps": short, "refused": refused, "totals": totals})
 
 
 def write_answer(id: str, result: ChildReport) -> ToolResult:  # noqa: A002 - a child's id

@@ -50,3 +50,19 @@ def _amounts(tool: Tool, arguments: Mapping[str, JsonValue]) -> Iterator[tuple[s
             case float() as value if math.isfinite(value):
                 # The shortest text that is this double: what was written, so that 0.1 is a tenth.
                 yield name, Decimal(repr(value))
+
+
+def add(totals: Mapping[str, ToolTotals], more: Mapping[str, ToolTotals], sign: int = 1) -> dict[str, ToolTotals]:
+    """Return `totals` with `more`; with `sign` -1, what `totals` have beyond them."""
+    changed = dict(totals)
+    for name, other in more.items():
+        before = changed.pop(name, ToolTotals())
+        sums = {
+            key: value
+            for key in {**before.sums, **other.sums}
+            if (value := _EXACT.add(before.sums.get(key, Decimal(0)), other.sums.get(key, Decimal(0)) * sign))
+        }
+        after = ToolTotals(calls=before.calls + sign * other.calls, sums=sums)
+        if after.calls or after.sums:
+            changed[name] = after
+    return changed

@@ -15,7 +15,7 @@ from typing import Literal
 from pydantic import JsonValue
 
 from mandate.workflows.contracts.base import JsonObject, digest_of
-from mandate.workflows.contracts.plan import MOST_ITEMS, PlanSpec, PlanStep, StepStatus
+from mandate.workflows.contracts.plan import MOST_ASKED, MOST_ITEMS, PlanSpec, PlanStep, StepStatus
 from mandate.workflows.rules import quantities, wording
 from mandate.workflows.rules.cel.evaluation import Facts, Unevaluable
 from mandate.workflows.rules.plans import order
@@ -23,9 +23,6 @@ from mandate.workflows.rules.plans import order
 NAME_CHARACTERS = 64
 
 NAME_CHARACTERS = 64
-
-MOST_ASKED = 20
-"""Failed calls of which people are asked at once."""
 
 ATTEMPTS_TOLD = 10
 
@@ -106,6 +103,8 @@ class NewCall:
     """What it is asked."""
     failure: str | None = None
     """Why the attempt before it failed."""
+    guidance: str = ""
+    """What a person says to whoever makes it again."""
 
 
 ItemStatus = Literal["waiting", "running", "asking", "completed", "failed"]
@@ -122,6 +121,8 @@ class Item:
     cost_usd: Decimal = Decimal(0)
     tried: tuple[str, ...] = ()
     """Why each of the last attempts failed."""
+    guidance: str = ""
+    """As of `NewCall`, for the next attempt."""
 
 
 @dataclass(slots=True)
@@ -172,6 +173,12 @@ class Move:
     @property
     def is_over(self) -> bool:
         return not self.running and not self.asks
+
+    def close(self, reason: str) -> None:
+        """Mark what has not ended as stopped, for this `reason`."""
+        for standing in self.standings.values():
+            if not standing.has_ended:
+                standing.status, standing.reason = "stopped", reason
 
     @property
     def doing(self) -> str:
@@ -395,8 +402,7 @@ class Progress:
                 item.value = said.value if said.choice == "supply" else ended.value
                 return item
             if said is not None and said.choice == "retry":
-                allowed, begun = number + step.attempts, number
-                item.reason = wording.shorten(f"{failure}. {said.text}".removesuffix(" "), REASON_CHARACTERS)
+                allowed, begun, item.guidance = number + step.attempts, number, said.text
             may_ask = step.on_failure == "ask" and not ended.is_stopped and said is None
             is_last = number >= allowed or (ended.is_stopped and number > begun)
             item.status = "waiting" if not is_last else "asking" if may_ask else "failed"
@@ -480,20 +486,20 @@ class Progress:
             more = {"item": standing.values[index], "index": index}
         if step.input is None:
             value = standing.values[index] if standing.values is not None else self._given
-            return NewCall(label, step, value, item.reason)
+            return NewCall(label, step, value, item.reason, item.guidance)
         facts = self._facts(step, **more)
         if isinstance(step.input, str):
             computed = facts.value(step.input)
             if type(computed) is Unevaluable:
                 return f"input: {computed.reason}"
-            return NewCall(label, step, computed, item.reason)
+            return NewCall(label, step, computed, item.reason, item.guidance)
         arguments: JsonObject = {}
         for name, text in step.input.items():
             computed = facts.value(text)
             if type(computed) is Unevaluable:
                 return f"input.{name}: {computed.reason}"
             arguments[name] = computed
-        return NewCall(label, step, arguments, item.reason)
+        return NewCall(label, step, arguments, item.reason, item.guidance)
 
     def _facts(self, step: PlanStep, **more: JsonValue) -> Facts:
         """Return what the expressions of a step see, once all that it needs has ended."""
@@ -589,5 +595,6 @@ def name_tool(plan: PlanSpec, step: PlanStep) -> str:
 
 
 def _name_variant(step: PlanStep) -> str:
-    name = f"{step.target}--{step.id}"
-    return name if len(name) <= NAME_CHARACTERS else f"{step.target[:30]}--{digest_of(name.encode())[:30]}"
+    # Another agent or tool may be called by both names together.
+    digest = digest_of(f"{step.target} {step.id}".encode())
+    return f"{step.target[: NAME_CHARACTERS - 18]}--{digest[:16]}"

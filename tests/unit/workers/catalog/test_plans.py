@@ -18,6 +18,7 @@ from mandate.workers.settings import Settings, find_plans
 from mandate.workflows.contracts.plan import PlanSpec
 from mandate.workflows.contracts.tool import ToolDefinition
 from mandate.workflows.contracts.tool_entry import McpTools
+from mandate.workflows.rules.plans.progress import name_tool
 
 PAY = {"python": "tests.support.toolkit:pay"}
 TOTAL = {"type": "object", "properties": {"order": {"type": "integer"}, "total": {"type": "number"}}}
@@ -309,9 +310,10 @@ def test_checks_and_rules_of_a_plan_as_data_hold(folder: Folder) -> None:
 
     made = asyncio.run(folder.load().make_plan(PlanSpec.model_validate(plan))).pinned
 
-    assert [(check.after, check.kind) for check in made.checks] == [("finder", "schema"), ("finder--find", "expect")]
+    variant = name_tool(made.plan, made.plan.steps[0]) if made.plan is not None else ""
+    assert [(check.after, check.kind) for check in made.checks] == [("finder", "schema"), (variant, "expect")]
     assert [rule.id for rule in made.policy] == ["no"]
     assert {tool.tool.name: tool.tool.known_as for tool in made.tools if tool.tool.child is not None} == {
-        "finder--find": "finder",
+        variant: "finder",
         "finder": "finder",
     }
