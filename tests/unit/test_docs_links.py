@@ -103,6 +103,7 @@ def test_pages_are_where_they_are_listed() -> None:
         "budgets.md",
         "children.md",
         "context.md",
+        "events.md",
         "glossary.md",
         "install.md",
         "models.md",

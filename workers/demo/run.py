@@ -16,7 +16,8 @@ from mandate.workers.cli.options import Invocation
 from mandate.workers.cli.paragraphs import Lines
 from mandate.workers.cli.signals import stop_signals
 from mandate.workers.client import answers
-from mandate.workers.client.client import AgentClient, new_workflow_id
+from mandate.workers.client.client import AgentClient
+from mandate.workers.client.start_requests import new_workflow_id
 from mandate.workers.demo import faults
 from mandate.workers.demo.answers import Requests
 from mandate.workers.demo.narration import Narration
