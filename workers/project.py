@@ -221,6 +221,7 @@ KEYS: Mapping[str, Convert] = {
     "anthropic_base_url": _url,
     "budgets": _path,
     "channels": _path,
+    "dead_letters": _path,
     "folder": _path,
     "http_hosts": _hosts,
     "jwks": _path,
@@ -244,6 +245,7 @@ KEYS: Mapping[str, Convert] = {
     "temporal_tls_server_name": _text,
     "token_audience": _text,
     "token_issuer": _text,
+    "triggers": _path,
     "user": _text,
     "vllm_base_url": _url,
 }

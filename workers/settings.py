@@ -55,6 +55,10 @@ class Settings:
     """`MANDATE_BUDGETS`: the file of budgets; left out, `default_budgets` if it exists, else only runs have some."""
     endpoints: Path | None = None
     """`MANDATE_PROVIDERS`: the file of providers; left out, `default_endpoints` if it exists, else none."""
+    triggers: Path | None = None
+    """`MANDATE_TRIGGERS`: the file of triggers; left out, `default_triggers` if it exists, else no event is taken."""
+    dead_letters: Path | None = None
+    """`MANDATE_DEAD_LETTERS`: the folder of events that nothing can be done with; `dead-letters` in `folder`."""
     jwks: Path | None = None
     """`MANDATE_JWKS`: the public keys that sign decisions and starts, as a JSON Web Key Set."""
     token_issuer: str | None = None
@@ -74,6 +78,7 @@ class Settings:
     default_people: Path = Path("deploy/people.yaml")
     default_budgets: Path = Path("deploy/budgets.yaml")
     default_endpoints: Path = Path("deploy/providers.yaml")
+    default_triggers: Path = Path("deploy/triggers.yaml")
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> "Settings":
@@ -111,6 +116,8 @@ class Settings:
             people=_named(env, "MANDATE_PEOPLE"),
             budgets=_named(env, "MANDATE_BUDGETS"),
             endpoints=_named(env, "MANDATE_PROVIDERS"),
+            triggers=_named(env, "MANDATE_TRIGGERS"),
+            dead_letters=_named(env, "MANDATE_DEAD_LETTERS"),
             jwks=_named(env, "MANDATE_JWKS"),
             token_issuer=env.get("MANDATE_TOKEN_ISSUER") or None,
             token_audience=env.get("MANDATE_TOKEN_AUDIENCE") or "mandate",
@@ -122,6 +129,7 @@ class Settings:
             default_people=place / "people.yaml",
             default_budgets=place / "budgets.yaml",
             default_endpoints=place / "providers.yaml",
+            default_triggers=place / "triggers.yaml",
         )
 
 
