@@ -48,11 +48,12 @@ class Listener:
 
 @asynccontextmanager
 async def listening(place: Place, *words: str, **env: str) -> AsyncIterator[Listener]:
-    """With `mandate listen` on a free port, from when it has said that it listens."""
-    process = await place.start("listen", "--port", "0", "-o", "json", "--log-level", "error", *words, **env)
+    """With `mandate listen`, on a free port unless `words` name a topic, from when it has said that it listens."""
+    face = () if "--topic" in words else ("--port", "0")
+    process = await place.start("listen", *face, "-o", "json", "--log-level", "error", *words, **env)
     try:
         told = json.loads(await line_with(process.stdout, "url"))
-        yield Listener(told["url"])
+        yield Listener(told["url"] or "")
     finally:
         process.terminate()
         _, said = await process.communicate()

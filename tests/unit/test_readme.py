@@ -67,7 +67,7 @@ def test_pages_with_commands_are_found() -> None:
         "README.md": 7,
         "deploy/docs/budgets.md": 11,
         "deploy/docs/context.md": 5,
-        "deploy/docs/events.md": 8,
+        "deploy/docs/events.md": 10,
         "deploy/docs/install.md": 6,
         "deploy/docs/models.md": 1,
         "deploy/docs/operating.md": 4,

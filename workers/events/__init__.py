@@ -8,4 +8,5 @@ intake: an event taken in, once
 dead_letters: events that nothing can be done with
 signatures: who may send events
 http: events over HTTP
+kafka: events of Kafka topics
 """

@@ -21,7 +21,7 @@ AGENT = {
     "requester": "anyone",
 }
 PLAN = {"name": "poem", "requester": "anyone", "steps": [{"id": "write", "agent": "writer", "input": "input.about"}]}
-SCRIPT = {"turns": [{"say": "a poem"}, {"say": "another poem"}], "strict": False}
+SCRIPT = {"turns": [], "otherwise": {"say": "a poem"}, "strict": False}
 TRIGGERS = {
     "triggers": [
         {
