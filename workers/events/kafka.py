@@ -131,10 +131,12 @@ class KafkaListener:
         """Take the events of several partitions, and commit how far each has come."""
         taken = await asyncio.gather(*(self._take_partition(records, stopped) for records in batch.values()))
         reached = {partition: offset for partition, offset in zip(batch, taken, strict=True) if offset is not None}
-        if not reached:
-            return
+        if reached:
+            await self._commit(reached)
+
+    async def _commit(self, reached: Mapping[TopicPartition, int]) -> None:
         try:
-            await self._consumer.commit(reached)
+            await self._consumer.commit(dict(reached))
         except KafkaError as error:
             # The partitions are another listener's by now, which begins with what is not committed: done already.
             _log.warning("commit_failed", reason=_describe(error))
@@ -170,6 +172,8 @@ class KafkaListener:
             outcome = Outcome("dead", reason=str(error))
         if outcome.status == "dead":
             await self._bury(record, event, outcome)
+            # At once: Temporal knows no dead letters, and one that comes again is there twice.
+            await self._commit({TopicPartition(record.topic, record.partition): record.offset + 1})
         log = _log.warning if outcome.status == "dead" else _log.info
         log(
             f"event_{outcome.status}",
