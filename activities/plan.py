@@ -1,5 +1,6 @@
 """A plan under way: what its calls returned, which begin now, how it ends."""
 
+import asyncio
 import json
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -9,16 +10,16 @@ from pydantic import JsonValue
 from temporalio import activity
 
 from mandate.activities import failures
-from mandate.activities.heartbeat import Stopwatch
+from mandate.activities.heartbeat import Stopwatch, send_heartbeats
 from mandate.activities.plan_calls import ACCOUNT, SETTLED, PlanCallReader, read_given
 from mandate.activities.toolbox import calls as toolbox_calls
 from mandate.activities.transcript import results, sensitive_arguments
-from mandate.activities.transcript.conversation import PLANNED, Conversation
+from mandate.activities.transcript.conversation import PLANNED, Conversation, is_planned
 from mandate.activities.transcript.log import TranscriptLog
 from mandate.activities.transcript.pinned_agents import PinnedAgents
 from mandate.workflows.contracts.agent import PinnedAgent
 from mandate.workflows.contracts.base import Digest, JsonObject, canonical_json
-from mandate.workflows.contracts.model import Finish
+from mandate.workflows.contracts.model import CHILD_OUTPUT_BYTES, OUTPUT_INLINE_BYTES, Finish
 from mandate.workflows.contracts.plan import (
     AdvanceRequest,
     PlanEnd,
@@ -29,8 +30,15 @@ from mandate.workflows.contracts.plan import (
     StepResult,
 )
 from mandate.workflows.contracts.run import RunStatus
-from mandate.workflows.contracts.tool import AgentBinding
-from mandate.workflows.contracts.transcript import AssistantMessage, CallPart, ResultPart, TextPart, UserMessage
+from mandate.workflows.contracts.tool import AgentBinding, ToolResult
+from mandate.workflows.contracts.transcript import (
+    AssistantMessage,
+    CallPart,
+    Message,
+    ResultPart,
+    TextPart,
+    UserMessage,
+)
 from mandate.workflows.rules import surrogates, wording
 from mandate.workflows.rules.cel.evaluation import Unevaluable
 from mandate.workflows.rules.period_budgets import format_usd
@@ -67,7 +75,8 @@ class PlanActivities:
         """
         structlog.contextvars.bind_contextvars(step=request.step)
         stopwatch = Stopwatch()
-        move = await self._advance(request)
+        async with send_heartbeats():
+            move = await self._advance(request)
         return move.model_copy(update={"quick": stopwatch.is_quick})
 
     async def read_steps(self, head: Digest, *, has_ended: bool) -> list[StepResult]:
@@ -98,7 +107,8 @@ class PlanActivities:
             progress.take(read.calls, read.settled)
             if request.is_stopping:
                 progress.stop()
-            move = progress.advance()
+            # With large outputs it takes seconds, in which this worker's other work and its heartbeats go on.
+            move = await asyncio.to_thread(progress.advance)
             message, asks = _write_calls(agent, move.begin), tuple(map(_write_ask, move.asks))
             if message is not None:
                 requests = toolbox_calls.read_calls(
@@ -116,7 +126,8 @@ class PlanActivities:
             head = request.head
             if before:
                 head = (await self._transcript.append(chain, request.agent, before)).head
-            end = await self._end(agent.plan, progress, move) if move.is_over else None
+            most = CHILD_OUTPUT_BYTES if request.is_child else OUTPUT_INLINE_BYTES
+            end = await self._end(agent.plan, progress, move, most) if move.is_over else None
             if end is None:
                 self._keep(head, progress)
         return PlanMove(head=head, doing=move.doing, end=end, asks=asks)
@@ -143,9 +154,9 @@ class PlanActivities:
             return None
         parts = list[ResultPart | TextPart]()
         account: dict[str, JsonValue] = {}
+        made = [call for calls in conversation.map_messages("calls of a plan", _list_calls) for call in calls]
         for one in request.ended:
-            call = conversation.find_call(one.number)
-            assert call is not None
+            call = made[one.number]
             # A note is for models; of a failure it may be the reason.
             answer = one.answer
             if not answer.error:
@@ -159,8 +170,8 @@ class PlanActivities:
         parts.append(TextPart(kind="text", text=canonical_json(told).decode()))
         return UserMessage(role="user", parts=tuple(parts))
 
-    async def _end(self, plan: PlanSpec, progress: Progress, move: Move) -> PlanEnd:
-        """Return how a plan ends: its output, and how each step went."""
+    async def _end(self, plan: PlanSpec, progress: Progress, move: Move, most_bytes: int) -> PlanEnd:
+        """Return how a plan ends: its output, by reference if it has more than `most_bytes`, and how each step went."""
         fault = plan_progress.find_end_fault(plan, map_needs(plan), move)
         if plan_progress.is_stuck(move):
             unended = ", ".join(plan_progress.list_unended(move.standings))
@@ -171,12 +182,25 @@ class PlanActivities:
         stored = None
         if output is not None:
             text = output if isinstance(output, str) else canonical_json(output).decode()
-            stored = await results.store(self._transcript.blobs, text)
+            stored = await self._store_output(text, most_bytes)
         steps = [describe_step(step, move.standings[step.id]) for step in plan.steps]
         content = canonical_json([one.model_dump(mode="json") for one in steps])
         (digest,) = await self._transcript.blobs.put(content)
         status = RunStatus.COMPLETED if fault is None else RunStatus.DECLINED
         return PlanEnd(status=status, output=stored, reason=fault, steps=tuple(_keep_room(steps)), steps_digest=digest)
+
+    async def _store_output(self, text: str, most_bytes: int) -> ToolResult:
+        """Return an output as it travels: whole, or its beginning and its address."""
+        whole = surrogates.repair_text(text)
+        # A text is written as JSON in the result, where a quote has two characters.
+        if max(len(whole.encode()), len(json.dumps(whole, ensure_ascii=False).encode())) <= most_bytes:
+            return ToolResult(text=whole)
+        return await results.store(self._transcript.blobs, whole)
+
+
+def _list_calls(message: Message, _: AssistantMessage | None) -> tuple[CallPart, ...]:
+    """Return the calls of a plan that a message begins."""
+    return message.calls if isinstance(message, AssistantMessage) and is_planned(message) else ()
 
 
 def _write_ask(ask: Ask) -> StepAsk:
@@ -207,7 +231,8 @@ def _find_arguments(agent: PinnedAgent, tool: str, new: NewCall) -> JsonValue:
     if not isinstance(binding, AgentBinding) or binding.task is None:
         return new.value
     text = new.value if isinstance(new.value, str) else canonical_json(new.value).decode()
-    if new.failure is not None:
+    # The input of a plan is a value, and what is said beside it would be part of that.
+    if new.failure is not None and new.step.agent is not None:
         text += f"\n\n[The attempt before this one failed: {new.failure}]"
     return {binding.task: text}
 

@@ -1,6 +1,6 @@
 """`PlanWorkflow`: steps of agents, tools and plans, each as soon as what it needs is there."""
 
-from typing import Any
+from typing import Any, NoReturn
 
 from temporalio import workflow
 from temporalio.exceptions import ApplicationError
@@ -12,7 +12,7 @@ from mandate.workflows.contracts.plan import PlanEnd, PlanRequest, PlanResult, P
 from mandate.workflows.contracts.run import RunResult, RunStatus
 from mandate.workflows.contracts.state import Resolution, RunState
 from mandate.workflows.loop import start
-from mandate.workflows.loop.plan import PlanAttempts, PlanCalls
+from mandate.workflows.loop.plan import PlanAttempts, PlanCalls, pack, unpack
 from mandate.workflows.rules import result as rules_result
 
 
@@ -23,6 +23,8 @@ class PlanWorkflow(AgentWorkflow):
     @workflow.init
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
+        if self._run.is_begun:
+            unpack(self._state)
         self._turn.attempt_limits = PlanAttempts(self._run)
         self._plan = PlanCalls(self._run, self._control, self._turn)
         self._end_of_plan: PlanEnd | None = None
@@ -68,6 +70,11 @@ class PlanWorkflow(AgentWorkflow):
                 await self._take_back()
             if self._run.is_leaving:
                 await self._continue_as_new()
+
+    async def _continue_as_new(self) -> NoReturn:
+        await self._turn.gate.drain()
+        pack(self._state)
+        await super()._continue_as_new()
 
     async def _take_back(self) -> None:
         """Begin the last turn of a stopped plan, once the plan knows what has ended."""

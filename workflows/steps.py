@@ -292,6 +292,7 @@ async def advance_plan(request: AdvanceRequest, *, locally: Locally | None = Non
         PlanMove,
         locally=locally,
         start_to_close_timeout=timedelta(minutes=2),
+        heartbeat_timeout=HEARTBEAT,
         retry_policy=RetryPolicy(initial_interval=SOON, maximum_interval=timedelta(seconds=10)),
         summary=f"advance_plan, {len(request.ended)} ended",
     )

@@ -162,6 +162,14 @@ def test_nothing_of_the_checkout_is_imported(installed: Installed, tmp_path: Pat
     assert found[1:] == ["None", "None"]
 
 
+@pytest.mark.parametrize("options", [(), ("--team",)])
+def test_the_demos_run_from_the_wheel(installed: Installed, tmp_path: Path, options: tuple[str, ...]) -> None:
+    shown = installed.mandate(tmp_path, "demo", *options, "--fast", "--yes", "-o", "json")
+
+    assert shown.returncode == 0, shown.stderr
+    assert json.loads(shown.stdout)["status"] == "completed"
+
+
 async def test_a_new_project_runs_as_it_is(installed: Installed, started: list[Process], tmp_path: Path) -> None:
     made = installed.mandate(tmp_path, "init", "shop", "-o", "json")
     shop = tmp_path / "shop"

@@ -19,7 +19,7 @@ from temporalio.worker import Worker
 from mandate.workers.client.client import connect
 from mandate.workers.dev_server.server import run_private_server
 from mandate.workflows.loop import people, run
-from tests.support.agents import Site, new_site
+from tests.support.agents import ALLOW_ALL, REQUESTER, Site, new_site
 from tests.support.agents import continued as went_on
 from tests.support.http_peer import Reply, http_peer
 from tests.support.mcp_peer import COMMAND
@@ -560,6 +560,40 @@ async def below(site: Site) -> Started:
     return site.client.get_workflow_handle(ids[0])
 
 
+async def given_up(site: Site) -> Started:
+    """A run whose model gives no answer, and whose time is used up before anybody has said how it goes on."""
+    quota = {"fault": "quota"}
+    site.write("given_up", [{"fail": [quota] * 6, "say": "late"}], budget={"wall_time": "3s"})
+    return await ended(site, "given_up")
+
+
+async def planned(site: Site) -> Started:
+    """A plan with steps of tools and of an agent, and one that has failed and of which a person supplies the output."""
+    site.write("writer", [{"say": "a poem"}])
+    steps = [
+        {"id": "each", "tool": "look", "for_each": "['a', 'b']", "input": {"what": "item"}},
+        {"id": "bad", "tool": "look_bad", "on_failure": "ask"},
+        {"id": "write", "agent": "writer", "input": "string(steps.bad.output) + steps.each.output[0]"},
+    ]
+    plan = {
+        "name": "planned",
+        "steps": steps,
+        "tools": [{"python": f"tests.support.toolkit:{tool}"} for tool in ("look", "look_bad")],
+        "policy": ALLOW_ALL,
+        "people": {"approvers": {"groups": ["finance"]}, "expires": "60s"},
+    }
+    (site.folder / "plans").mkdir()
+    (site.folder / "plans" / "planned.yaml").write_text(json.dumps(plan))
+    async with site.serving(identity="worker"):
+        handle = await site.client.start_workflow(
+            "PlanWorkflow", {"plan": "planned", "requester": REQUESTER}, id="planned", task_queue=site.queue
+        )
+        (request,) = await asked(handle)
+        await decide(handle, request, "supply", value="from ann")
+        await handle.result()
+    return handle
+
+
 async def all_reached(ids: list[str]) -> None:
     """Wait until each of these runs has made its held call."""
     while not all(calls_of(one, "look") for one in ids):
@@ -576,6 +610,7 @@ RUNS: tuple[Callable[[Site], Awaitable[Started]], ...] = (
     spent, cut, halted, timed,
     conversed, resumed, forked,
     led, told, below,
+    given_up, planned,
 )  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from mandate.workers.converter import data_converter
 from mandate.workers.marks import MarkInterceptor
 from mandate.workers.sandbox import workflow_runner
 from mandate.workflows.agent import AgentWorkflow
+from mandate.workflows.plan import PlanWorkflow
 from tests.support.memory_store import MemoryStore
 
 HISTORIES = sorted((Path(__file__).parent / "histories").glob("*.json"))
@@ -32,7 +33,9 @@ def test_there_are_histories() -> None:
 @pytest.mark.parametrize("path", HISTORIES, ids=lambda path: path.stem)
 async def test_history_replays(path: Path) -> None:
     replayer = Replayer(
-        workflows=[AgentWorkflow], data_converter=data_converter(), workflow_runner=workflow_runner(strict=True)
+        workflows=[AgentWorkflow, PlanWorkflow],
+        data_converter=data_converter(),
+        workflow_runner=workflow_runner(strict=True),
     )
 
     await replayer.replay_workflow(load(path))
@@ -64,7 +67,7 @@ async def test_history_without_marks_is_not_taken_where_there_was_never_a_worker
 
 def replayer_with(keyring: Keyring) -> Replayer:
     return Replayer(
-        workflows=[AgentWorkflow],
+        workflows=[AgentWorkflow, PlanWorkflow],
         data_converter=data_converter(),
         workflow_runner=workflow_runner(strict=True),
         interceptors=[MarkInterceptor(keyring, "memory-1")],

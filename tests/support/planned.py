@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
+from temporalio.testing import ActivityEnvironment
+
 from mandate.activities.plan import PlanActivities
 from mandate.activities.transcript.blobs import Blobs
 from mandate.activities.transcript.log import TranscriptLog
@@ -57,7 +59,7 @@ class Planned:
         made, ended = 0, tuple[EndedCall, ...]()
         while True:
             request = AdvanceRequest(agent=agent, head=heads[-1], ended=ended, step=len(heads))
-            move = await activities.advance_plan(request)
+            move = await ActivityEnvironment().run(activities.advance_plan, request)
             heads.append(move.head)
             waiting += enumerate(move.calls, made)
             made += len(move.calls)

@@ -189,7 +189,7 @@ def test_python_examples_can_be_read(page: str) -> None:
 
 def test_the_line_that_makes_the_shop_makes_it(tmp_path: Path) -> None:
     lines = [line for block in blocks("deploy/docs/install.md", "sh") for line in block.splitlines()]
-    (typed,) = [shlex.split(line, comments=True) for line in lines if "create_shop" in line]
+    (typed,) = [shlex.split(line, comments=True) for line in lines if "shop_data" in line]
 
     path = tmp_path / "shop.db"
     subprocess.run([sys.executable, *typed[1:]], check=True, env={**os.environ, "MANDATE_DEMO_SHOP": str(path)})

@@ -108,6 +108,7 @@ def test_pages_are_where_they_are_listed() -> None:
         "install.md",
         "models.md",
         "operating.md",
+        "patterns.md",
         "plans.md",
         "policy-and-people.md",
         "recovery.md",

@@ -66,6 +66,7 @@ def test_pages_with_commands_are_found() -> None:
     assert {page: len(list(written(page))) for page in PAGES if any(written(page))} == {
         "README.md": 7,
         "deploy/docs/budgets.md": 11,
+        "deploy/docs/children.md": 1,
         "deploy/docs/context.md": 5,
         "deploy/docs/events.md": 10,
         "deploy/docs/install.md": 6,

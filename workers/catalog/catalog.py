@@ -146,6 +146,10 @@ class Catalog:
         tools = {draft.spec.name: draft.search.tools for draft in drafts}
         for draft in drafts:
             draft.below = children.list_below(draft.spec.name, specs, tools)
+            rule_names = {made.tool.name for made in (*draft.search.tools, *draft.below)}
+            draft.below += (
+                made for made in written_plans.list_agents(draft.spec, specs) if made.tool.name not in rule_names
+            )
         found = [*scan.faults, *planned.faults, *shared.faults()]
         tools_of_plans = {
             draft.plan.name: known_tools

@@ -49,6 +49,12 @@ def define_tool(plans: PlansSpec) -> ToolDefinition:
     )
 
 
+def list_agents(spec: AgentSpec, agents: Mapping[str, AgentSpec]) -> list[ToolDefinition]:
+    """Return the agents that plans of an agent's model may name, as the tools that rules know them as."""
+    names = [name for name in (spec.plans.agents if spec.plans is not None else ()) if name in agents]
+    return [children.define_tool(AgentTool.model_construct(agent=name, name=name), agents) for name in names]
+
+
 def find_faults(
     document: Document, spec: AgentSpec, agents: Mapping[str, AgentSpec], tools: Sequence[ToolDefinition]
 ) -> Iterator[Fault]:

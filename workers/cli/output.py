@@ -115,7 +115,12 @@ class Output:
         if name not in self._consoles:
             forced = {"auto": None, "always": True, "never": False}[self.color]
             self._consoles[name] = Plain(
-                stderr=stderr, force_terminal=forced, no_color=self.color == "never", soft_wrap=True, emoji=False
+                stderr=stderr,
+                force_terminal=forced,
+                no_color=self.color == "never",
+                soft_wrap=True,
+                emoji=False,
+                markup=False,
             )
         return self._consoles[name]
 

@@ -34,5 +34,12 @@ class Lines:
         wrapper.break_on_hyphens = False
         self.print(wrapper.fill(text), style)
 
+    def wrap(self, text: str, width: int) -> list[str]:
+        """Return the lines of a text, the later ones as far in as the first; links and paths stay whole."""
+        indent = " " * (len(text) - len(text.lstrip()))
+        wrapper = textwrap.TextWrapper(width, subsequent_indent=indent, break_long_words=False)
+        wrapper.break_on_hyphens = False
+        return wrapper.wrap(text)
+
     def command(self, command: str) -> None:
         self.print(shell_commands.broken(command, self.columns))

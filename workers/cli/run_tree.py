@@ -51,6 +51,8 @@ def _label(run: TreeRun, above: str, asked: str | None) -> Text:
     """Return a run in one or two lines, by the part of its id that is its own."""
     parts = [
         (run.workflow_id.removeprefix(above), "bold"),
+        # A plan that an agent wrote has that agent's name.
+        ("plan" if run.kind == PLAN_WORKFLOW else "", "dim"),
         (run.agent or _describe_kind(run), "" if run.agent else "dim"),
         (run.status, _STYLES.get(run.status, "bold yellow")),
         (wording.describe_cost(run.usage) if run.usage is not None else "", ""),

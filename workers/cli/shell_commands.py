@@ -17,6 +17,11 @@ def own(program: str) -> str:
     return typed(script) if script.is_file() else f"{typed(python)} -m mandate.workers.main"
 
 
+def python() -> str:
+    """Return what starts the interpreter of this process."""
+    return typed(Path(sys.executable))
+
+
 def temporal(binary: Path | None) -> str:
     """Return what starts Temporal's CLI; `binary` is the one that is known, if any is."""
     return "temporal" if binary is None or shutil.which("temporal") else typed(binary)

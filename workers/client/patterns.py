@@ -319,7 +319,7 @@ def debate(
             asked |= {"own": _output(earlier), "request": _write(_CORRECT)}
         steps.append(_step(step_id, agents[0], share, input=asked, on_failure="continue", output_schema=_VOTE))
     output = f"{{'answer': {_output('judge')}, 'baseline': {_output(alone[-1])}}}"
-    return _plan(name, steps, budget, output=output)
+    return _plan(name, steps, budget, output=output).model_copy(update={"pattern": "debate"})
 
 
 def _supervise_worker(

@@ -14,6 +14,8 @@ from mandate.workers.cli.errors import CliError
 from mandate.workers.cli.options import Invocation, verb
 from mandate.workers.demo import setup
 from mandate.workers.demo.run import Demo
+from mandate.workers.demo.team import setup as team_setup
+from mandate.workers.demo.team.run import TeamDemo
 from mandate.workers.dev_server.server import private_folder
 from mandate.workers.settings import Settings
 from mandate.workflows.contracts.route import PROVIDERS
@@ -32,6 +34,9 @@ async def demo(
     breaks: Annotated[
         bool, typer.Option("--break", help="Lose replies, answer wrongly, and see how the run finds out and goes on.")
     ] = False,
+    team: Annotated[
+        bool, typer.Option("--team", help="A manager and three agents below it: one asks people, one fails.")
+    ] = False,
     fast: Annotated[bool, typer.Option("--fast", help="Without pauses for reading.")] = False,
     yes: Annotated[
         bool, typer.Option("--yes", "-y", help="Answer what the agent asks, nobody looking; for unattended use.")
@@ -40,10 +45,15 @@ async def demo(
 ) -> int:
     """Watch an agent settle a complaint in a small shop; server, worker and shop are made for it.
 
-    Its refund needs somebody of finance, who is you: answer here, from another terminal, or with --yes.
+    Its refund needs somebody of finance, who is you: answer here, from another terminal, or with --yes. With --team
+    a manager shares the work with three agents below it, side by side.
     """
     began = time.monotonic()
     settings = Settings.from_environment()
+    if team:
+        if model != "scripted" or kill or breaks:
+            raise CliError("--team goes without --model, --kill and --break: it has scripts and a failure of its own")
+        return await _show_team(call, settings, began, is_paced=not fast, is_unattended=yes, keeps=keep)
     model = _check_model(model, settings, breaks=breaks)
     with setup.claim_folder(private_folder(settings.folder)) as folder:
         search = asyncio.create_task(setup.find_rules_server(may_download=folder.is_new))
@@ -59,6 +69,17 @@ async def demo(
         finally:
             search.cancel()
             await asyncio.gather(search, return_exceptions=True)
+
+
+async def _show_team(
+    call: Invocation, settings: Settings, began: float, *, is_paced: bool, is_unattended: bool, keeps: bool
+) -> int:
+    """Return the exit code of the demo with the team."""
+    with setup.claim_folder(private_folder(settings.folder)) as folder:
+        async with connected(call, settings) as connection:
+            person = identity.person(settings, settings.user or setup.FINANCE).name
+            team_setup.prepare(folder, is_paced=is_paced, person=person)
+            return await TeamDemo(call, connection, folder, person, began, keeps).run(is_unattended=is_unattended)
 
 
 def _check_model(model: str, settings: Settings, *, breaks: bool) -> str:

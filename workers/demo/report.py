@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
 from mandate.workers.demo import faults
@@ -70,11 +71,8 @@ class Facts:
     def sections(self) -> dict[str, list[str]]:
         """Return the lines of the report by their headings."""
         result = self.result
-        answer = str(result.output if isinstance(result.output, str) else result.reason).strip()
-        # The later lines of a list item are one paragraph with its first, to be wrapped anew.
-        lines = re.sub(r"\n +(?=[^\s*-])", " ", answer).splitlines()
         heading = "The agent's answer" if result.status == "completed" else f"The run is {result.status}"
-        sections = {heading: lines, EFFECTS: self._effects()}
+        sections = {heading: write_answer(result), EFFECTS: self._effects()}
         if self.kill is not None and self.kill.in_flight is not None:
             sections["The worker was killed"] = self.kill.describe(self.calls)
         if self.breaks:
@@ -93,13 +91,25 @@ class Facts:
         titles = {request.title for request in self.requests}
         refused = (call.line for call in self.calls if not call.is_made)
         lines += [f"refused   {line}" for line in refused if f"{line}?" not in titles]
-        keys = {entry.key for entry in record}
-        for refund in books.refunds:
-            paid = f"{euros(refund['amount_cents'])} of order {refund['order']} to {refund['method']}"
-            proof = "; the record has the same idempotency key" if refund["key"] in keys else ""
-            lines.append(f"database  refund {refund['refund']}: {paid}{proof}")
-        for article, count in books.restocked(self.before).items():
-            lines.append(f"database  {article} on the shelf: {count['before']} before, {count['after']} now")
-        lines += [f"database  1 email to {email['recipient']}" for email in books.outbox]
-        lines += ["database  no refund"] * (not books.refunds)
-        return lines + ["database  no voucher"] * (not books.vouchers)
+        return lines + describe_books(books, self.before, {entry.key for entry in record})
+
+
+def write_answer(result: RunResult) -> list[str]:
+    """Return the paragraphs of a run's answer, or of the reason why there is none."""
+    answer = str(result.output if isinstance(result.output, str) else result.reason).strip()
+    # The later lines of a list item are one paragraph with its first, to be wrapped anew.
+    return re.sub(r"\n +(?=[^\s*-])", " ", answer).splitlines()
+
+
+def describe_books(books: Books, before: Books, keys: AbstractSet[str]) -> list[str]:
+    """Return what the shop's database says, a line each; `keys` are the idempotency keys of the record."""
+    lines = []
+    for refund in books.refunds:
+        paid = f"{euros(refund['amount_cents'])} of order {refund['order']} to {refund['method']}"
+        proof = "; the record has the same idempotency key" if refund["key"] in keys else ""
+        lines.append(f"database  refund {refund['refund']}: {paid}{proof}")
+    for article, count in books.restocked(before).items():
+        lines.append(f"database  {article} on the shelf: {count['before']} before, {count['after']} now")
+    lines += [f"database  1 email to {email['recipient']}" for email in books.outbox]
+    lines += ["database  no refund"] * (not books.refunds)
+    return lines + ["database  no voucher"] * (not books.vouchers)

@@ -55,7 +55,7 @@ class DemoFolder:
     def environment(self) -> dict[str, str]:
         """The variables that tell a worker of the files here."""
         files = {name.upper(): f"{name}.yaml" for name in ("budgets", "channels", "people")}
-        files |= {"AGENTS": "agents", "DEMO_SHOP": self.shop.name}
+        files |= {"AGENTS": "agents", "PLANS": "plans", "POLICIES": "policies", "DEMO_SHOP": self.shop.name}
         return {f"MANDATE_{name}": str(self.path / file) for name, file in files.items()}
 
 
@@ -91,12 +91,7 @@ def prepare(folder: DemoFolder, *, model: str, rules: str, is_paced: bool, perso
     for file in source.glob("shop*.script.yaml"):
         script = file.read_text(encoding="utf-8")
         private_files.write_own(agents / file.name, f"delay: {PACE}\n{script}" if is_paced else script)
-    people: list[JsonValue] = [{"name": REQUESTER}] if normalize_name(person) != normalize_name(REQUESTER) else []
-    _write(folder.path / "people.yaml", {"people": [*people, {"name": person, "groups": ["finance"]}]})
-    # Nobody outside is to hear of a demo, whatever channels there are.
-    _write(folder.path / "channels.yaml", {"channels": [{"name": "log", "kind": "log"}]})
-    # Nor is it to use up a budget of the folder that it is started in.
-    _write(folder.path / "budgets.yaml", {"budgets": []})
+    write_surroundings(folder, person)
     agent = read_document(source / "shop.yaml").value
     assert isinstance(agent, dict)
     assert isinstance(agent["tools"], list)
@@ -109,6 +104,18 @@ def prepare(folder: DemoFolder, *, model: str, rules: str, is_paced: bool, perso
     # After a script comes the one that goes on where it does not.
     agent["models"] = [model, *(agent["models"][1:] if model.startswith("scripted:") else [])]
     _write(agents / "shop.yaml", agent)
+
+
+def write_surroundings(folder: DemoFolder, person: str) -> None:
+    """Write the people of the demo, `person` as its finance, and files that keep it apart from the working folder."""
+    people: list[JsonValue] = [{"name": REQUESTER}] if normalize_name(person) != normalize_name(REQUESTER) else []
+    _write(folder.path / "people.yaml", {"people": [*people, {"name": person, "groups": ["finance"]}]})
+    # Nobody outside is to hear of a demo, whatever channels there are.
+    _write(folder.path / "channels.yaml", {"channels": [{"name": "log", "kind": "log"}]})
+    # Nor is it to use up a budget of the folder that it is started in, or to read the plans and policies there.
+    _write(folder.path / "budgets.yaml", {"budgets": []})
+    private_files.make_folder(folder.path / "plans")
+    private_files.make_folder(folder.path / "policies")
 
 
 def _write(path: Path, value: JsonObject) -> None:

@@ -1,4 +1,9 @@
-"""The demo's shop: its database, and what is in it on the first day."""
+"""The demo's shop: its database, and what is in it on the first day.
+
+    python -m mandate.workers.examples.shop_data
+
+makes a new one, in `.mandate/shop.db` or where `MANDATE_DEMO_SHOP` says.
+"""
 
 import os
 import sqlite3
@@ -143,7 +148,9 @@ def shop() -> Iterator[sqlite3.Connection]:
     try:
         database = sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=5, isolation_level=None)
     except sqlite3.OperationalError:
-        raise NotDone(f"there is no shop at {str(path)!r}") from None
+        raise NotDone(
+            f"there is no shop at {str(path)!r}; 'mandate demo' makes one, and MANDATE_DEMO_SHOP says where it is"
+        ) from None
     with closing(database):
         database.row_factory = sqlite3.Row
         database.execute("PRAGMA foreign_keys = ON")
@@ -174,3 +181,8 @@ def _fill(database: sqlite3.Connection) -> None:
         database.execute(
             "INSERT INTO payments VALUES (?, ?, ?, ?, ?)", (501 + number, order, method, total, ordered_on)
         )
+
+
+if __name__ == "__main__":
+    create_shop(shop_path())
+    print(f"{shop_path()} is a new shop")

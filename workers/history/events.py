@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Literal, cast
 
 from pydantic import ValidationError
+from temporalio import exceptions
 from temporalio.api.common.v1 import Payload
 from temporalio.api.history.v1 import HistoryEvent
 from temporalio.converter import DataConverter
@@ -209,4 +210,7 @@ def describe_failure(error: BaseException | None) -> str:
         return "cancelled"
     while error is not None and error.__cause__ is not None and not isinstance(error, ApplicationError):
         error = error.__cause__
+    if isinstance(error, exceptions.TimeoutError):
+        # Its own words are about options of Temporal.
+        return "it had no answer in its time"
     return getattr(error, "message", None) or str(error or "no reason is known")

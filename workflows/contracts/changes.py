@@ -71,6 +71,8 @@ class Change(Enum):
     )
     COUNTS_CALLS_ONCE = "loop", 6, "A call that waits while the run continues as new is counted once."
 
+    ENDS_WAITS = "loop", 7, "Nobody is waited for beyond the time of the run, whatever people are asked."
+
     @property
     def field(self) -> Literal["asks", "hides", "controls", "recovers", "loop"]:
         return self.value[0]

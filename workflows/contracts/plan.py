@@ -140,6 +140,10 @@ class PlanSpec(Spec):
 
     name: Name = Field(description="What a start request calls it.")
     description: str | None = Field(default=None, max_length=2000, description="What it is for.")
+    pattern: Literal["debate"] | None = Field(
+        default=None,
+        description="The pattern that it follows, where `mandate validate` warns of what that breaks at.",
+    )
     input_schema: JsonObject | None = Field(default=None, description="JSON Schema of its input; any if left out.")
     steps: tuple[PlanStep, ...] = Field(min_length=1, max_length=MOST_STEPS, description="Its steps, in any order.")
     output: Expression | None = Field(
@@ -257,6 +261,8 @@ class AdvanceRequest(Record):
     step: int
     is_stopping: bool = False
     """Nothing is begun any more."""
+    is_child: bool = False
+    """Its output goes to the run above."""
 
 
 class PlanEnd(Record):
@@ -294,5 +300,9 @@ class PlanState(Record):
     """Calls whose answers the plan has not taken in, by position."""
     costs: dict[int, Usd] = {}
     """Of children among these that have reported."""
+    made: int = 0
+    """Calls so far, in a state on its way to the next part of the run; there is no place then for those taken in."""
+    kept: tuple[int, ...] = ()
+    """Positions of the calls that are in such a state."""
     asking: dict[str, str] = {}
     """Requests about steps that have failed, by the labels of their last calls."""

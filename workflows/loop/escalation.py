@@ -234,10 +234,22 @@ class Escalations:
         if request not in self._run.state.resolutions:
             found = decisions.find(self._gate.state, request)
             self._run.set_doing(f"waiting for {', '.join(found.waits_for) if found else 'people'}")
-            await workflow.wait_condition(
-                lambda: request in self._run.state.resolutions or self._control.is_stopping or self._run.is_leaving
-            )
+
+            def is_over() -> bool:
+                return request in self._run.state.resolutions or self._control.is_stopping or self._run.is_leaving
+
+            try:
+                await workflow.wait_condition(is_over, timeout=self._find_waiting_left(found))
+            except TimeoutError:
+                self._gate.end_request(request, "nobody decided before the time of the run was used up")
+                await workflow.wait_condition(is_over)
         return resolutions.take(self._run, request)
+
+    def _find_waiting_left(self, request: Request | None) -> timedelta | None:
+        """Return the time for which people may be waited for; `None` where they may raise that, or are to find out."""
+        if request is None or request.kind != "escalation" or not self._run.has(Change.ENDS_WAITS):
+            return None
+        return None if self._budget.limits.when_used_up == "ask" else self._budget.find_waiting_left()
 
     def stop(self, said: Resolution) -> None:
         self._control.stop(Stop(by=said.by or "somebody", reason=wording.shorten(said.comment, REASON_CHARACTERS)))

@@ -100,6 +100,12 @@ class PeopleGate:
             if request.index == index and request.kind in {"approval", "question"} and request.id not in self._checks:
                 self._close(request, "expired", reason)
 
+    def end_request(self, request_id: str, reason: str) -> None:
+        """Close a request that nobody has decided; a decision that is being checked still counts."""
+        for request in self.state.open:
+            if request.id == request_id and request.id not in self._checks:
+                self._close(request, "expired", reason)
+
     def find_crowding(self, decision: Decision) -> str | None:
         """Return why a decision is not taken in at all, in one sentence; one that rejects everything always is."""
         return CROWDED if self._run.messages >= CROWD and decision.request != EVERY else None

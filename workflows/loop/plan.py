@@ -16,6 +16,7 @@ from mandate.workflows.contracts.plan import (
     StepAsk,
     StepSettled,
 )
+from mandate.workflows.contracts.state import RunState
 from mandate.workflows.contracts.tool import CallRequest, ToolResult
 from mandate.workflows.loop import resolutions
 from mandate.workflows.loop.attempts import AttemptLimits
@@ -27,6 +28,35 @@ from mandate.workflows.rules import local_activities, wording
 
 TOLD = CallRequest(tool="-")
 """In the place of a call that the plan has taken in: positions are never used again."""
+
+DONE = ToolResult(text="")
+"""In the place of its answer."""
+
+
+def pack(state: RunState) -> None:
+    """Leave out the places of calls that the plan has taken in: a plan of any size can continue as new."""
+    plan = state.plan
+    if plan is None or TOLD not in state.calls:
+        return
+    plan.made = len(state.calls)
+    plan.kept = tuple(index for index, call in enumerate(state.calls) if call != TOLD)
+    state.calls = tuple(state.calls[index] for index in plan.kept)
+    state.answers = tuple(state.answers[index] for index in plan.kept)
+    state.verdicts = tuple(state.verdicts[index] for index in plan.kept)
+
+
+def unpack(state: RunState) -> None:
+    """Put the calls of a state that was packed back in their places."""
+    plan = state.plan
+    if plan is None or not plan.made:
+        return
+    places = {position: place for place, position in enumerate(plan.kept)}
+    calls, answers, verdicts = state.calls, state.answers, state.verdicts
+    positions = range(plan.made)
+    state.calls = tuple(calls[places[position]] if position in places else TOLD for position in positions)
+    state.answers = tuple(answers[places[position]] if position in places else DONE for position in positions)
+    state.verdicts = tuple(verdicts[places[position]] if position in places else None for position in positions)
+    plan.made, plan.kept = 0, ()
 
 
 class PlanAttempts(AttemptLimits):
@@ -91,6 +121,7 @@ class PlanCalls:
                 settled=settled,
                 step=its.step + 1,
                 is_stopping=is_stopping or self._turn.budget.find_time_exceeded() is not None,
+                is_child=its.child is not None,
             ),
             locally=self._run.perform_locally(local_activities.PLANS),
         )
@@ -145,8 +176,7 @@ class PlanCalls:
         plan.pending = tuple(index for index in plan.pending if index not in gone)
         plan.costs = {index: cost for index, cost in plan.costs.items() if index not in gone}
         its.calls = tuple(TOLD if index in gone else call for index, call in enumerate(its.calls))
-        done = ToolResult(text="")
-        its.answers = tuple(done if index in gone else answer for index, answer in enumerate(its.answers))
+        its.answers = tuple(DONE if index in gone else answer for index, answer in enumerate(its.answers))
         its.verdicts = tuple(None if index in gone else verdict for index, verdict in enumerate(its.verdicts))
         its.edits = {index: edit for index, edit in its.edits.items() if index not in gone}
         its.notes = {index: note for index, note in its.notes.items() if index not in gone}
@@ -169,7 +199,7 @@ class PlanCalls:
             if self._run.state.answers[index] is None and index not in self._tasks:
                 self._tasks[index] = asyncio.create_task(self._turn.make(index, self._slots))
         try:
-            await workflow.wait_condition(lambda: self.has_news or self._are_done or self._control.is_halting)
+            await self._wait()
             if self._control.is_halting:
                 await asyncio.gather(*self._tasks.values())
         except asyncio.CancelledError:
@@ -181,6 +211,20 @@ class PlanCalls:
             if task.done():
                 del self._tasks[index]
                 task.result()
+
+    async def _wait(self) -> None:
+        """Wait until the plan has news or the run has to halt; people are not waited for beyond its time."""
+
+        def is_over() -> bool:
+            return self.has_news or self._are_done or self._control.is_halting
+
+        left = self._turn.budget.find_waiting_left() if self._state.asking else None
+        try:
+            await workflow.wait_condition(is_over, timeout=left)
+        except TimeoutError:
+            for request in self._state.asking.values():
+                self._turn.gate.end_request(request, "nobody decided before the time of the plan was used up")
+            await workflow.wait_condition(is_over)
 
     @property
     def _are_done(self) -> bool:

@@ -51,6 +51,13 @@ async def desk(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Desk]:
         client = await connect(address=server.address)
         site = new_site(folder, client)
         site.write("writer", [{"say": "a poem"}])
+        steps = [
+            {"id": "first", "agent": "writer", "input": "'Write.'"},
+            {"id": "second", "agent": "writer", "input": "steps.first.output"},
+        ]
+        judged = [{**ASK_ANN[0], "match": {"tools": ["run_plan"]}}, *ALLOW_ALL]
+        turns = [{"call": [{"run_plan": {"steps": steps}}]}, {"say": "done"}]
+        site.write("planner", turns, plans={"agents": ["writer"]}, policy=judged, people={"expires": "60s"})
         env = {
             **os.environ,
             "TEMPORAL_ADDRESS": server.address,
@@ -274,3 +281,19 @@ async def test_what_was_under_way_when_a_plan_was_stopped_is_told(desk: Desk) ->
     shown = json.loads((await desk.run("show", "stopped-1", "-o", "json")).out)
 
     assert {step["id"]: step["status"] for step in shown["steps"]} == {"held": "completed", "last": "stopped"}
+
+
+async def test_a_plan_that_a_model_asks_for_is_shown_drawn(desk: Desk) -> None:
+    handle = await desk.site.start("planner", workflow_id="planner-1", requester="bob@example.com")
+    async with asyncio.timeout(30):
+        while (done := await desk.place.run("show", "planner-1:r1")).code:
+            await asyncio.sleep(0.2)
+    approved = await desk.place.run("approve", "planner-1:r1")
+    result = await handle.result()
+
+    drawn = done.out.split("the plan")[1].split("arguments of run_plan")[0]
+    assert re.search(r"1\s+first\s.*writer", drawn)
+    assert re.search(r"2\s+second\s+agent writer\s+<- first", drawn)
+    assert "step_count: 2" in done.out
+    assert approved.code == 0, approved.err
+    assert result.status == "completed"

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -9,8 +10,10 @@ from uuid import uuid4
 import pytest
 from temporalio.client import Client, WorkflowFailureError, WorkflowHandle
 
+from mandate.workflows import steps
 from mandate.workflows.contracts.plan import PlanResult
 from mandate.workflows.contracts.run import RunStatus
+from mandate.workflows.rules import local_activities
 from tests.support.agents import ALLOW_ALL, REQUESTER, Site, new_site
 from tests.support.toolkit import LET_GO, calls_of
 
@@ -297,3 +300,49 @@ async def test_rules_and_totals_know_the_tools_of_steps_with_limits_of_their_own
 
     assert statuses(result) == {"one": "completed", "two": "failed"}
     assert "rule 'few' denies 'writer'" in (result.steps[1].reason or "")
+
+
+async def test_a_plan_below_a_plan_is_made_again_with_the_same_input(site: Site) -> None:
+    write(
+        site,
+        "inner",
+        [{"id": "seen", "tool": "look", "input": {"what": "input.what"}, "success": "input.what == 'b'"}],
+    )
+    write(site, "outer", [{"id": "only", "plan": "inner", "input": {"what": "'a'"}, "attempts": 2}])
+    async with site.serving():
+        handle = await start(site, "outer")
+        result = await handle.result()
+        told = [(await site.client.get_workflow_handle(f"{handle.id}/c{n}").query("state"))["goal"] for n in (1, 2)]
+
+    assert told[0] == told[1]
+    (only,) = result.steps
+    assert only.attempts == 2
+    assert "its output is no success" in str(only.reason)
+
+
+async def test_an_output_is_whole_in_the_result_of_a_plan_up_to_sixteen_kilobytes(site: Site) -> None:
+    write(site, "some", [{"id": "each", "for_each": "input", "tool": "look", "input": {"what": "item"}}])
+    short, long = [f"{number:030}" for number in range(300)], [f"{number:030}" for number in range(500)]
+    async with site.serving():
+        whole = await (await start(site, "some", short)).result()
+        cut = await (await start(site, "some", long)).result()
+
+    assert whole.output == [f"looked at {item}" for item in short]
+    assert whole.output_digest is None
+    assert str(cut.output).startswith('["looked at 0000')
+    assert cut.output_size == 1 + 500 * len(',"looked at "' + 30 * "0")
+
+
+async def test_a_worker_that_dies_in_a_move_of_a_plan_is_missed_soon(site: Site) -> None:
+    write(site, "seen", [{"id": "seen", "tool": "look", "input": {"what": "input"}}])
+    shortest, local_activities.SHORTEST = local_activities.SHORTEST, timedelta(seconds=1)
+    try:
+        async with site.serving():
+            handle = await start(site, "seen", "b")
+            await handle.result()
+    finally:
+        local_activities.SHORTEST = shortest
+
+    begun = [event.activity_task_scheduled_event_attributes for event in (await handle.fetch_history()).events]
+    moves = [one.heartbeat_timeout.ToTimedelta() for one in begun if one.activity_type.name == "advance_plan"]
+    assert moves == 2 * [steps.HEARTBEAT]

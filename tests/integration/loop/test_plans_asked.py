@@ -1,5 +1,6 @@
 """Steps of plans that have failed, of which people are asked how they go on."""
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -165,3 +166,13 @@ async def test_what_people_have_rejected_is_not_asked_of_again(site: Site) -> No
 
     assert by_id(result)["pay"][0] == "failed"
     assert request.kind == "approval"
+
+
+async def test_nobody_is_waited_for_beyond_the_time_of_the_plan(site: Site) -> None:
+    write(site, BAD, NEXT, people={"expires": "24h"}, budget={"wall_time": "4s"})
+    async with site.serving():
+        handle = await start(site)
+        result = await asyncio.wait_for(handle.result(), timeout=30)
+
+    assert by_id(result)["bad"][0] == "failed"
+    assert result.status is not RunStatus.COMPLETED

@@ -105,3 +105,21 @@ async def test_a_model_that_judges_is_cut_off_too(site: Site, fake: FakeProvider
 
     assert time.monotonic() - began < 25
     assert result.status is not RunStatus.COMPLETED
+
+
+async def test_nobody_is_waited_for_beyond_the_time_when_no_model_answers(site: Site) -> None:
+    """It would keep the run above a child for a day."""
+    quota = {"fault": "quota"}
+    site.write(
+        "silent",
+        [{"fail": [quota] * 6, "say": "late"}],
+        budget={"wall_time": "3s"},
+        people={"expires": "24h"},
+    )
+
+    began = time.monotonic()
+    result, _ = await site.run("silent")
+
+    assert time.monotonic() - began < 30
+    assert result.status is RunStatus.DECLINED
+    assert "nobody decided before the time of the run was used up" in (result.reason or "")

@@ -45,7 +45,7 @@ ACTIVITIES: dict[str, Callable[..., Any]] = {
 REMOTE = "call_remote_activity"
 """Its activity is somebody else's."""
 
-CHILDREN = {"start_child", "tell_child", "report_to_parent"}
+CHILDREN = {"start_child", "tell_child", "tell_parent_waits", "report_to_parent"}
 """What passes between a run and those below it, which no activity does."""
 
 STEPS = {

@@ -47,13 +47,15 @@ class _Program(NamedTuple):
 class Facts:
     """The variables that conditions read, converted once for all conditions of a call."""
 
-    def __init__(self, variables: Mapping[str, object]) -> None:
-        self._variables = variables
-        self._names = tuple(sorted(variables))
-        self._unreadable: dict[str, str] = {}
+    def __init__(self, variables: Mapping[str, object], base: "Facts | None" = None) -> None:
+        """Take variables, and those of `base` as they are converted there."""
+        self._variables: Mapping[str, object] = variables if base is None else {**base._variables, **variables}
+        self._names = tuple(sorted(self._variables))
+        self._unreadable: dict[str, str] = {} if base is None else dict(base._unreadable)
         self._size: cost.Size | None = None
         values = {name: self._convert(name, value) for name, value in variables.items()}
-        self._activation = _environment(self._names).Activation(values)
+        self._values: Mapping[str, Any] = values if base is None else {**base._values, **values}
+        self._activation = _environment(self._names).Activation(self._values)
 
     def _convert(self, name: str, value: object) -> Any:
         try:

@@ -53,7 +53,34 @@ def find_warnings(
         for needed in graphs.sort_names(needs[step.id] & idle):
             message = f"needs step {needed!r}, which never runs, since its 'when' is false; its output is null"
             found.append((("steps", index, *_find_need(step, needed)), message))
+        target = targets.find(step)
+        if target is not None and target.changes_world and (debate := _find_debate(plan, step, targets, needs)):
+            found.append((("steps", index), _warn_of_debate(debate)))
     return list(dict.fromkeys(found))
+
+
+def _find_debate(plan: PlanSpec, step: PlanStep, targets: Targets, needs: Mapping[str, frozenset[str]]) -> str | None:
+    """Return the debate whose answer a step is made with: this plan, or the step that runs one."""
+    if plan.pattern == "debate":
+        return plan.name
+    steps, waiting, seen = {one.id: one for one in plan.steps}, [*needs[step.id]], set[str]()
+    while waiting:
+        name = waiting.pop()
+        if name in seen or name not in steps:
+            continue
+        seen.add(name)
+        target = targets.find(steps[name])
+        if target is not None and target.is_debate:
+            return name
+        waiting += needs[name]
+    return None
+
+
+def _warn_of_debate(debate: str) -> str:
+    return (
+        f"it changes the world by the answer of the debate {debate!r}; agents of equal models conform to each other in "
+        "up to 85 % and are no better than one that corrects itself: let a rule ask people, or a check look at it"
+    )
 
 
 def _place(index: int, found: Iterator[Located]) -> Iterator[Located]:

@@ -9,6 +9,8 @@ from mandate.workflows.rules.cel.variables import list_reads
 from mandate.workflows.rules.plans import graphs
 from mandate.workflows.rules.plans.expressions import STEPS, list_expressions
 
+INPUT = "input"
+
 CACHED = 16_384
 """Expressions whose references a process keeps: those of a few of the largest plans, which are asked for each move."""
 
@@ -20,6 +22,16 @@ def find_references(expression: str) -> frozenset[str]:
     if isinstance(tree, Unevaluable):
         return frozenset()
     return frozenset(read.key for read in list_reads(tree) if read.variable == STEPS and read.key is not None)
+
+
+@lru_cache(maxsize=CACHED)
+def find_input_keys(expression: str) -> frozenset[str] | None:
+    """Return the keys of the plan's input that an expression reads; `None` where it may read any of it."""
+    tree = evaluation.parse(expression)
+    if isinstance(tree, Unevaluable):
+        return None
+    keys = [read.key for read in list_reads(tree) if read.variable == INPUT]
+    return None if None in keys else frozenset(key for key in keys if key is not None)
 
 
 def list_needs(step: PlanStep) -> frozenset[str]:

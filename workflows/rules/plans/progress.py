@@ -18,6 +18,7 @@ from mandate.workflows.contracts.base import JsonObject, digest_of
 from mandate.workflows.contracts.plan import MOST_ITEMS, PlanSpec, PlanStep, StepStatus
 from mandate.workflows.rules import quantities, wording
 from mandate.workflows.rules.cel.evaluation import Facts, Unevaluable
+from mandate.workflows.rules.plans import order
 
 NAME_CHARACTERS = 64
 
@@ -216,6 +217,9 @@ class Progress:
         """Steps to look at again."""
         self._untold: dict[tuple[str, int], str] = {}
         """Calls whose input cannot be told, and why."""
+        self._seen: dict[str, Facts] = {}
+        """What the expressions of a step see, its item aside: converted once for all its items."""
+        self._inputs: dict[frozenset[str] | None, Facts] = {}
         self._is_told_more = False
         self._settled: dict[Label, Settled] = {}
         self.take(calls, settled)
@@ -356,7 +360,8 @@ class Progress:
 
     def _list_items(self, step: PlanStep) -> list[JsonValue] | str:
         """Return the items of a `for_each`, or why there are none."""
-        value = self._facts(step).value(step.for_each or "")
+        each = step.for_each or ""
+        value = Facts({"steps": self._view(self._needs[step.id])}, self._find_input(each)).value(each)
         if type(value) is Unevaluable:
             return f"for_each: {value.reason}"
         if not isinstance(value, list):
@@ -401,7 +406,9 @@ class Progress:
         """Return why an output is no success."""
         if step.success is None:
             return None
-        holds = Facts({"output": output, "input": self._given, "item": item, "index": index}).evaluate(step.success)
+        holds = Facts({"output": output, "item": item, "index": index}, self._find_input(step.success)).evaluate(
+            step.success
+        )
         if type(holds) is Unevaluable:
             return f"success: {holds.reason}"
         return None if holds is True else f"its output is no success: {step.success}"
@@ -489,8 +496,25 @@ class Progress:
         return NewCall(label, step, arguments, item.reason)
 
     def _facts(self, step: PlanStep, **more: JsonValue) -> Facts:
-        """Return what the expressions of a step see."""
-        return Facts({"input": self._given, "steps": self._view(self._needs[step.id]), **more})
+        """Return what the expressions of a step see, once all that it needs has ended."""
+        if step.id not in self._seen:
+            read = [step.when, *(step.input.values() if isinstance(step.input, dict) else [step.input])]
+            self._seen[step.id] = Facts({"steps": self._view(self._needs[step.id])}, self._find_input(*read))
+        return Facts(more, self._seen[step.id]) if more else self._seen[step.id]
+
+    def _find_input(self, *expressions: str | None) -> Facts:
+        """Return the plan's input, as much of it as these expressions read.
+
+        The library takes in a variable anew, the whole of it, with each expression that reads it.
+        """
+        found = [order.find_input_keys(text) for text in expressions if text is not None]
+        keys = None if None in found else frozenset[str]().union(*(names for names in found if names is not None))
+        if keys not in self._inputs:
+            given = self._given
+            if keys is not None and isinstance(given, dict):
+                given = {key: given[key] for key in sorted(keys) if key in given}
+            self._inputs[keys] = Facts({"input": given})
+        return self._inputs[keys]
 
     def _view(self, names: frozenset[str]) -> JsonObject:
         """Return steps as expressions see them."""

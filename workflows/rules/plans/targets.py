@@ -28,6 +28,10 @@ class Target:
     """JSON Schema of its output; `None` where nothing says, and for an agent that answers with a text."""
     share: BudgetRequest = _NO_LIMITS
     """Limits of one run of it, of its own file."""
+    changes_world: bool = False
+    """Calls of it change the world."""
+    is_debate: bool = False
+    """It is a plan in which agents debate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,13 +70,17 @@ def of_agent(spec: AgentSpec) -> Target:
 
 def of_plan(spec: PlanSpec) -> Target:
     """Return a plan as its file says it."""
-    return Target(input_schema=spec.input_schema, share=_find_share(spec.budget))
+    return Target(input_schema=spec.input_schema, share=_find_share(spec.budget), is_debate=spec.pattern == "debate")
 
 
 def of_tool(definition: ToolDefinition) -> Target:
     """Return a tool as it is pinned."""
     child = definition.tool.child
-    return Target(input_schema=definition.input_schema, share=_NO_LIMITS if child is None else child.share)
+    return Target(
+        input_schema=definition.input_schema,
+        share=_NO_LIMITS if child is None else child.share,
+        changes_world=definition.tool.effect.changes_world,
+    )
 
 
 def _find_share(budget: BudgetRequest) -> BudgetRequest:

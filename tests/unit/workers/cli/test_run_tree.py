@@ -29,6 +29,7 @@ def run(workflow_id: str, **keys: object) -> TreeRun:
             run("a", status="waiting", doing="waiting for finance", requests=2, waits_for=("finance", "ann")),
             ["a  works  waiting  $0.2500  2 requests to finance, ann"],
         ),
+        (run("a", kind="PlanWorkflow", status="completed"), ["a  plan  works  completed  $0.2500"]),
         (TreeRun("a", kind="OrderWorkflow", status="running"), ["a  (OrderWorkflow)  running"]),
         (TreeRun("a"), ["a  gone"]),
     ],

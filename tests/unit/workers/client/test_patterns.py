@@ -5,7 +5,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mandate.workers.client import patterns
@@ -156,6 +156,7 @@ def test_plan_and_execute_goes_through_the_tasks(planner: str, worker: str, join
 
 
 @given(NAMES, SOME, st.integers(1, patterns.MOST_ROUNDS))
+@settings(max_examples=30)
 def test_supervise_is_a_result_and_a_review_an_attempt(manager: str, workers: list[str], attempts: int) -> None:
     made = supervise(manager, workers, attempts=attempts)
 

@@ -221,6 +221,7 @@ def test_nothing_forbidden_is_in_failures(text: str) -> None:
 
 @given(anything)
 @example("\x1b[31m\u202e")
+@example("[/]")
 @settings(max_examples=40)
 def test_nothing_forbidden_is_in_what_commands_print(text: str) -> None:
     real = sys.stdout, sys.stderr

@@ -468,3 +468,20 @@ def test_large_plans_are_checked_in_seconds() -> None:
     assert faults(made) == []
     assert len(order.list_levels(made)) == 2000
     assert time.process_time() - started < 20
+
+
+def test_an_effect_that_rests_on_a_debate_is_a_warning() -> None:
+    tools = {"pay": Target(changes_world=True), "look": Target()}
+    plans = {"talk": Target(is_debate=True), "audit": Target()}
+    talk, sums = {"id": "talk", "plan": "talk"}, {"id": "sums", "agent": "writer", "input": "string(steps.talk.output)"}
+    pay = {"id": "pay", "tool": "pay", "depends_on": ["sums"]}
+
+    def warn(*steps: dict[str, Any], **keys: Any) -> list[str]:
+        made = plan(*steps, **keys)
+        return [key_path(place) for place, _ in rules.find_warnings(made, agents=AGENTS, tools=tools, plans=plans)]
+
+    assert warn(talk, sums, pay) == ["steps[2]"]
+    assert warn({**talk, "plan": "audit"}, sums, pay) == []
+    assert warn(talk, sums, {**pay, "tool": "look"}) == []
+    assert warn(talk, {"id": "pay", "tool": "pay"}) == []
+    assert warn({"id": "pay", "tool": "pay"}, pattern="debate") == ["steps[0]"]
