@@ -21,6 +21,7 @@ client: client library
 history: history without a worker
 dev_server: embedded Temporal server
 catalog: agent files, checked and pinned
+events: events of other systems, which start runs
 cli: verbs of `mandate`
 demo: `mandate demo`
 examples: tools to learn from

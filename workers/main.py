@@ -69,6 +69,11 @@ VERBS: Mapping[str, Verb] = {
         "Let runs finish the call in hand, take back what has a compensation, and end as `stopped`.",
     ),
     "plan": Verb("cli.plan:plan", "Check, draw and run plans: steps of agents, tools and other plans."),
+    "schedule": Verb("cli.schedule:schedule", "Start runs of agents and plans at times, by schedules of Temporal."),
+    "listen": Verb(
+        "cli.listen:listen",
+        "Take in CloudEvents that start runs and plans and speak to sessions, until SIGTERM or Ctrl-C.",
+    ),
     "worker": Verb(
         "cli.worker:worker", "Serve agents until SIGTERM or Ctrl-C; a second one does not wait for what is going on."
     ),

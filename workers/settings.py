@@ -8,6 +8,8 @@ from pathlib import Path
 from mandate.workers.project import find_project
 from mandate.workflows.contracts.run import TASK_QUEUE
 
+_TRUE = frozenset({"1", "true", "yes"})
+
 
 @dataclass(frozen=True, slots=True)
 class ProviderSettings:
@@ -15,6 +17,37 @@ class ProviderSettings:
 
     api_key: str | None = field(default=None, repr=False)
     base_url: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class KafkaSettings:
+    """The servers of `mandate listen`, and how they are reached; the password is a secret, `MANDATE_KAFKA_PASSWORD`."""
+
+    servers: str | None = None
+    """`MANDATE_KAFKA_SERVERS`: `host:port`, several with commas."""
+    tls: bool = False
+    """`MANDATE_KAFKA_TLS`: `1` for TLS; the files below turn it on too."""
+    ca: Path | None = None
+    """`MANDATE_KAFKA_CA`: certificates of authorities; left out, those of the system."""
+    certificate: Path | None = None
+    """`MANDATE_KAFKA_CERTIFICATE`: our own, with `MANDATE_KAFKA_KEY`."""
+    key: Path | None = None
+    user: str | None = None
+    """`MANDATE_KAFKA_USER`: sign in with SASL, under this name."""
+    mechanism: str = "SCRAM-SHA-512"
+    """`MANDATE_KAFKA_MECHANISM`: `PLAIN`, `SCRAM-SHA-256` or `SCRAM-SHA-512`."""
+
+    @classmethod
+    def from_environment(cls, env: Mapping[str, str]) -> "KafkaSettings":
+        return cls(
+            servers=env.get("MANDATE_KAFKA_SERVERS") or None,
+            tls=env.get("MANDATE_KAFKA_TLS", "").lower() in _TRUE,
+            ca=_named(env, "MANDATE_KAFKA_CA"),
+            certificate=_named(env, "MANDATE_KAFKA_CERTIFICATE"),
+            key=_named(env, "MANDATE_KAFKA_KEY"),
+            user=env.get("MANDATE_KAFKA_USER") or None,
+            mechanism=env.get("MANDATE_KAFKA_MECHANISM") or "SCRAM-SHA-512",
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +88,11 @@ class Settings:
     """`MANDATE_BUDGETS`: the file of budgets; left out, `default_budgets` if it exists, else only runs have some."""
     endpoints: Path | None = None
     """`MANDATE_PROVIDERS`: the file of providers; left out, `default_endpoints` if it exists, else none."""
+    triggers: Path | None = None
+    """`MANDATE_TRIGGERS`: the file of triggers; left out, `default_triggers` if it exists, else no event is taken."""
+    dead_letters: Path | None = None
+    """`MANDATE_DEAD_LETTERS`: the folder of events that nothing can be done with; `dead-letters` in `folder`."""
+    kafka: KafkaSettings = KafkaSettings()
     jwks: Path | None = None
     """`MANDATE_JWKS`: the public keys that sign decisions and starts, as a JSON Web Key Set."""
     token_issuer: str | None = None
@@ -74,6 +112,7 @@ class Settings:
     default_people: Path = Path("deploy/people.yaml")
     default_budgets: Path = Path("deploy/budgets.yaml")
     default_endpoints: Path = Path("deploy/providers.yaml")
+    default_triggers: Path = Path("deploy/triggers.yaml")
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> "Settings":
@@ -111,17 +150,21 @@ class Settings:
             people=_named(env, "MANDATE_PEOPLE"),
             budgets=_named(env, "MANDATE_BUDGETS"),
             endpoints=_named(env, "MANDATE_PROVIDERS"),
+            triggers=_named(env, "MANDATE_TRIGGERS"),
+            dead_letters=_named(env, "MANDATE_DEAD_LETTERS"),
+            kafka=KafkaSettings.from_environment(env),
             jwks=_named(env, "MANDATE_JWKS"),
             token_issuer=env.get("MANDATE_TOKEN_ISSUER") or None,
             token_audience=env.get("MANDATE_TOKEN_AUDIENCE") or "mandate",
             user=env.get("MANDATE_USER") or None,
             requester=env.get("MANDATE_REQUESTER") or None,
-            allow_older=env.get("MANDATE_ALLOW_OLDER", "").lower() in {"1", "true", "yes"},
+            allow_older=env.get("MANDATE_ALLOW_OLDER", "").lower() in _TRUE,
             project=project.folder if project else None,
             default_channels=place / "channels.yaml",
             default_people=place / "people.yaml",
             default_budgets=place / "budgets.yaml",
             default_endpoints=place / "providers.yaml",
+            default_triggers=place / "triggers.yaml",
         )
 
 

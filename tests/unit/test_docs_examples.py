@@ -29,6 +29,7 @@ from mandate.workers.catalog.endpoints import read_endpoints
 from mandate.workers.catalog.people import read_people
 from mandate.workers.catalog.plans import scan_plans
 from mandate.workers.catalog.policies import read_policy_file
+from mandate.workers.events.trigger_file import read_triggers
 from mandate.workers.secrets import Secrets
 from mandate.workers.settings import Settings
 from mandate.workflows.contracts.agent import AgentSpec
@@ -75,6 +76,8 @@ class Example:
             return "people file"
         if isinstance(value.get("budgets"), list):
             return "budgets file"
+        if isinstance(value.get("triggers"), list):
+            return "triggers file"
         if keys <= set(project.KEYS):
             return "settings"
         return "agent" if "instructions" in keys else "part" if keys & set(AgentSpec.model_fields) else ""
@@ -140,6 +143,8 @@ def test_other_files_are_valid(example: Example, tmp_path: Path, monkeypatch: py
             assert read_people(Settings.from_environment({"MANDATE_PEOPLE": str(path)})) is not None
         case "budgets file":
             assert read_budgets(Settings.from_environment({"MANDATE_BUDGETS": str(path)})) is not None
+        case "triggers file":
+            assert read_triggers(Settings.from_environment({"MANDATE_TRIGGERS": str(path)})) is not None
         case "plan file":
             assert not scan_plans(path).faults
         case "policy file":

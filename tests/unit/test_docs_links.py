@@ -94,7 +94,7 @@ def test_files_that_sentences_name_exist(page: str) -> None:
     assert [name for name in missing if name not in WRITTEN_BY_USERS] == []
 
 
-WRITTEN_BY_USERS = ("deploy/channels.yaml", "deploy/providers.yaml")
+WRITTEN_BY_USERS = ("deploy/channels.yaml", "deploy/providers.yaml", "deploy/triggers.yaml")
 
 
 def test_pages_are_where_they_are_listed() -> None:
@@ -103,6 +103,7 @@ def test_pages_are_where_they_are_listed() -> None:
         "budgets.md",
         "children.md",
         "context.md",
+        "events.md",
         "glossary.md",
         "install.md",
         "models.md",

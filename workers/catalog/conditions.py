@@ -38,6 +38,7 @@ _TAKES = {
     "duration": "duration, for example '90m'",
 }
 _PLAIN = cel.NewEnv()
+_ANYTHING = Types()
 _NAMES = re.compile(
     rf"""
     (?P<skip> {_TEXT} | //[^\n]* )
@@ -154,6 +155,15 @@ def check(when: str) -> tuple[Problem, ...]:
     types = Types()
     facts = types.facts((), this=None)
     return _unreadable(when) or _typed(when, _environment(types, facts, None), types)
+
+
+def check_over(variable: str, text: str, takes: Sequence[str] | None) -> tuple[Problem, ...]:
+    """Return the faults of an expression over one variable of any shape; `takes` are types of JSON, `None` a condition.
+
+    An empty `takes` is for a value of any type.
+    """
+    environment = cel.NewEnv(_ANYTHING.pool, variables={variable: cel.Type.DYN})
+    return _unreadable(text) or _typed(text, environment, _ANYTHING, variables=(variable,), takes=takes)
 
 
 def _unreadable(when: str) -> tuple[Problem, ...]:

@@ -9,12 +9,17 @@ from pydantic import JsonValue
 from mandate.activities.documents import Document
 from mandate.workers.project import FILE as PROJECT_FILE
 
-FileKind = Literal["providers", "budgets", "people", "channels", "settings"]
+FileKind = Literal["providers", "budgets", "people", "channels", "triggers", "settings"]
 """All but `settings`, which is `mandate.yaml`, are a setting of their own and the stem of their file's usual name."""
 
 _STEMS: Mapping[str, FileKind] = {kind: kind for kind in get_args(FileKind) if kind != "settings"}
 
-_LISTS: Mapping[str, FileKind] = {"budgets": "budgets", "people": "people", "channels": "channels"}
+_LISTS: Mapping[str, FileKind] = {
+    "budgets": "budgets",
+    "people": "people",
+    "channels": "channels",
+    "triggers": "triggers",
+}
 """Key of the list in which a file says most."""
 
 _OF_AGENTS = frozenset({"name", "instructions", "models"})

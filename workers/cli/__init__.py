@@ -22,6 +22,9 @@ control: `steer`, `pause`, `resume`, `stop`
 plan: `mandate plan`
 plan_show: the steps of a run of a plan
 plan_text: steps of a plan in words
+schedule: `mandate schedule`
+listen: `mandate listen`
+listener: process of `mandate listen`
 validate: `mandate validate`
 validation: pages of `mandate validate`
 worker: `mandate worker`

@@ -25,8 +25,9 @@ from mandate.workers.cli.options import Invocation, verb
 from mandate.workers.cli.watch import call_line
 from mandate.workers.client import answers
 from mandate.workers.client.answers import NotAnswering, Unknown
-from mandate.workers.client.client import AgentClient, new_workflow_id
+from mandate.workers.client.client import AgentClient
 from mandate.workers.client.earlier_run import find_earlier_run
+from mandate.workers.client.start_requests import new_workflow_id
 from mandate.workers.client.streams import StreamEvent
 from mandate.workers.client.updates import MessageError
 from mandate.workers.history.events import CallReturned, Happening, MessageReceived, ModelAnswered, RequestOpened

@@ -98,11 +98,11 @@ async def run(
     if again and workflow_id is None:
         raise CliError("--again goes with --id, and starts another run under that id")
     asked, labels, limits = (
-        _read_input(text, input_file, input_json),
+        read_plan_input(text, input_file, input_json),
         dict(map(read_label, label or ())),
         read_limits("--budget", budget or ()),
     )
-    named = _read_plan(source)
+    named = read_plan(source)
     async with connected(call) as connection:
         note_start(call, connection, goes_on=detach)
         queue = task_queue or connection.settings.task_queue
@@ -154,7 +154,7 @@ async def show(
         return await show_plan(call, connection, run, run_id)
 
 
-def _read_input(text: str | None, input_file: Path | None, input_json: str | None) -> Any:
+def read_plan_input(text: str | None, input_file: Path | None, input_json: str | None) -> Any:
     """Return what a plan is asked; `None` where nothing is given. Raise as `read_input`."""
     if text is None and input_file is None and input_json is None:
         return None
@@ -166,7 +166,7 @@ def _read_input(text: str | None, input_file: Path | None, input_json: str | Non
         raise CliError(f"--input is not JSON: {error}; for example '{{\"order\": 81}}'") from None
 
 
-def _read_plan(source: str) -> str | PlanSpec:
+def read_plan(source: str) -> str | PlanSpec:
     """Return the name of a plan of the workers, or the plan of a file."""
     path = Path(source)
     if path.suffix not in {".yaml", ".yml", ".json"}:

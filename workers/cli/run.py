@@ -21,8 +21,9 @@ from mandate.workers.cli.errors import CliError
 from mandate.workers.cli.limits import LIMITS, read_limits
 from mandate.workers.cli.options import Invocation, verb
 from mandate.workers.cli.watch import follow
-from mandate.workers.client.client import AgentClient, new_workflow_id
+from mandate.workers.client.client import AgentClient
 from mandate.workers.client.earlier_run import UsedId
+from mandate.workers.client.start_requests import new_workflow_id
 from mandate.workflows.contracts.origin import ContinuesRequest
 from mandate.workflows.contracts.run import RunResult
 from mandate.workflows.contracts.start import start_claims

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from pydantic import JsonValue
 from rich.text import Text
 
 from mandate.activities.documents import Fault, read_document
@@ -35,7 +36,7 @@ from mandate.workers.cli.validation.endpoints import endpoint_json, print_endpoi
 from mandate.workers.cli.validation.policies import check_policies, policy_json, print_policies
 from mandate.workers.project import SettingsError, read_project
 from mandate.workers.secrets import Secrets
-from mandate.workers.settings import Settings
+from mandate.workers.settings import Settings, find_plans
 from mandate.workflows.contracts.budget_file import PeriodBudget
 from mandate.workflows.contracts.policy import Approvers
 
@@ -46,8 +47,8 @@ async def validate(
     files: Annotated[
         list[Path] | None,
         typer.Argument(
-            help="Agent files, policy files, or folders of them, or a file of providers, budgets, people or channels, "
-            "or mandate.yaml; if left out MANDATE_AGENTS, MANDATE_POLICIES and the files that settings name.",
+            help="Agent files, policy files, or folders of them, or a file of providers, budgets, people, channels or "
+            "triggers, or mandate.yaml; if left out MANDATE_AGENTS, MANDATE_POLICIES and the files that settings name.",
             metavar="FILE",
         ),
     ] = None,
@@ -70,7 +71,8 @@ async def validate(
         bool,
         typer.Option(
             "--schema",
-            help="Print the JSON Schema of agent files, or of `policy`, `plan`, `call`, `budgets` or `providers`.",
+            help="Print the JSON Schema of agent files, or of `policy`, `plan`, `call`, `budgets`, `providers` or "
+            "`triggers`.",
         ),
     ] = False,
 ) -> int:
@@ -113,7 +115,10 @@ async def validate(
     has_people = people_path(settings) is not None
     control = _control(settings)
     used = {provider for catalog in catalogs for provider in catalog.providers()}
-    unready = endpoints.list_lacks(Secrets(settings.environment, settings.secrets), used)
+    unready = [
+        *endpoints.list_lacks(Secrets(settings.environment, settings.secrets), used),
+        *_trigger_warnings(settings, catalogs if not files else None, faults),
+    ]
     if call.out.as_json:
         agents = [
             agent_json(loaded, catalog.endpoints.find_protocol, has_people=has_people)
@@ -138,7 +143,7 @@ async def validate(
             call.out.print(Text(f"warning: {warning}", style="yellow"))
         print_endpoints(call.out, endpoints)
         broken = {fault.file for fault in faults}
-        for kind in ("people", "channels", "settings"):
+        for kind in ("people", "channels", "triggers", "settings"):
             if (file := sources.files.get(kind)) is not None and str(file) not in broken:
                 call.out.print(f"{file}: {_name(kind)} without faults")
         print_policies(call.out, policies)
@@ -171,6 +176,7 @@ def _with_files(settings: Settings, files: Mapping[FileKind, Path]) -> Settings:
         budgets=files.get("budgets", settings.budgets),
         people=files.get("people", settings.people),
         channels=files.get("channels", settings.channels),
+        triggers=files.get("triggers", settings.triggers),
     )
 
 
@@ -193,6 +199,8 @@ def _file_faults(settings: Settings, named: Mapping[FileKind, Path], *, is_all: 
         yield from people.faults_for((), settings)
     if "channels" in named or (is_all and _has_channels(settings)):
         yield from _channel_faults(settings)
+    if "triggers" in named or is_all:
+        yield from _trigger_faults(settings)
     if (path := named.get("settings")) is not None:
         yield from _setting_faults(path)
 
@@ -208,6 +216,37 @@ def _setting_faults(path: Path) -> tuple[Fault, ...]:
     except SettingsError as error:
         return error.faults
     return ()
+
+
+def _has_triggers(settings: Settings) -> bool:
+    return settings.triggers is not None or settings.default_triggers.exists()
+
+
+def _trigger_faults(settings: Settings) -> tuple[Fault, ...]:
+    if not _has_triggers(settings):
+        return ()
+    # Here: with expressions comes the library of CEL.
+    from mandate.workers.events import trigger_file  # noqa: PLC0415 - only for a file of triggers
+
+    return trigger_file.faults_for(settings)
+
+
+def _trigger_warnings(settings: Settings, catalogs: list[Catalog] | None, faults: list[Fault]) -> tuple[Fault, ...]:
+    """Return warnings of triggers, where `catalogs` are all agents and nothing has faults."""
+    if catalogs is None or faults or not _has_triggers(settings):
+        return ()
+    from mandate.workers.catalog.plans import scan_plans  # noqa: PLC0415 - as above
+    from mandate.workers.events import trigger_file  # noqa: PLC0415 - as above
+
+    agents = [name for catalog in catalogs for name in catalog.agents]
+    plans = [file.spec.name for file in scan_plans(find_plans(settings)).files]
+    return trigger_file.warnings_for(settings, agents=agents, plans=plans)
+
+
+def _triggers_schema() -> dict[str, JsonValue]:
+    from mandate.workers.events import trigger_file  # noqa: PLC0415 - only for this schema
+
+    return trigger_file.triggers_schema()
 
 
 def _channel_faults(settings: Settings) -> tuple[Fault, ...]:
@@ -244,6 +283,7 @@ def _schema(words: list[Path]) -> dict[str, object]:
         "call": call_schema,
         "budgets": budgets.budgets_schema,
         "providers": providers_schema,
+        "triggers": _triggers_schema,
     }
     wanted = [str(word) for word in words] or ["agent"]
     if len(wanted) > 1 or wanted[0] not in known:

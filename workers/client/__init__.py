@@ -12,6 +12,8 @@ sessions: messages to sessions
 streams: texts of models, read along
 ag_ui: a run as events of AG-UI
 updates: one message as an update
+schedules: schedules of runs
+start_requests: requests that start runs
 pollers: workers of a task queue
 queries: questions to runs
 in_flight: limit on messages per run

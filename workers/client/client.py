@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 from temporalio.client import Client, PayloadLimitsConfig, WorkflowHandle
 from temporalio.common import WorkflowIDReusePolicy
 from temporalio.envconfig import ClientConfig
@@ -15,6 +15,7 @@ from temporalio.exceptions import WorkflowAlreadyStartedError
 
 from mandate.workers.client import answers, earlier_run, inbox, messages, sessions
 from mandate.workers.client.earlier_run import UsedId
+from mandate.workers.client.start_requests import name_plan, new_workflow_id, read_plan_start, read_start, summarize
 from mandate.workers.client.updates import Patience
 from mandate.workers.converter import data_converter
 from mandate.workers.settings import Settings
@@ -22,7 +23,7 @@ from mandate.workflows.contracts.plan import PlanRequest, PlanResult, PlanSpec
 from mandate.workflows.contracts.request import Decision, Halt, OpenRequests, Receipt, Steering, Stop, Told
 from mandate.workflows.contracts.run import AGENT_WORKFLOW, PLAN_WORKFLOW, TASK_TIMEOUT, RunResult, StartRequest
 from mandate.workflows.contracts.session import Reply, Say
-from mandate.workflows.rules import input_size, validation, wording
+from mandate.workflows.rules import wording
 
 if TYPE_CHECKING:
     from mandate.workers.client.streams import StreamEvent
@@ -123,10 +124,9 @@ class AgentClient:
             "session": dict(session) if session is not None else None,
             "continues": dict(continues) if continues is not None else None,
         }
-        request = _read_start(given)
+        request = read_start(given)
         name = workflow_id or new_workflow_id(agent)
-        summary = f"{agent}: {wording.shorten(str(request.input), 100)}"
-        return await self._start(AGENT_WORKFLOW, request, RunResult, name, again=again, summary=summary)
+        return await self._start(AGENT_WORKFLOW, request, RunResult, name, again=again)
 
     async def start_plan(
         self,
@@ -156,8 +156,7 @@ class AgentClient:
             ValueError: a value does not fit `PlanRequest`; the sentence names the field and what is allowed.
             UsedId: as `start`.
         """
-        request = _read(
-            PlanRequest,
+        request = read_plan_start(
             {
                 "plan": dict(plan) if isinstance(plan, Mapping) else plan,
                 "input": input,
@@ -165,14 +164,13 @@ class AgentClient:
                 "labels": dict(labels or {}),
                 "budget": dict(budget) if budget else None,
                 "token": token,
-            },
+            }
         )
-        named = request.plan if isinstance(request.plan, str) else request.plan.name
-        name = workflow_id or f"plan-{new_workflow_id(named)}"
-        return await self._start(PLAN_WORKFLOW, request, PlanResult, name, again=again, summary=f"plan {named}")
+        name = workflow_id or f"plan-{new_workflow_id(name_plan(request))}"
+        return await self._start(PLAN_WORKFLOW, request, PlanResult, name, again=again)
 
     async def _start(
-        self, kind: str, request: BaseModel, result: type[R], workflow_id: str, *, again: bool, summary: str
+        self, kind: str, request: StartRequest | PlanRequest, result: type[R], workflow_id: str, *, again: bool
     ) -> WorkflowHandle[Any, R]:
         """Start a workflow with one request; raise `UsedId` as `start`."""
         try:
@@ -184,7 +182,7 @@ class AgentClient:
                 task_timeout=TASK_TIMEOUT,
                 result_type=result,
                 id_reuse_policy=_choose_reuse(again=again),
-                static_summary=summary,
+                static_summary=summarize(request),
             )
         except WorkflowAlreadyStartedError as error:
             found = await earlier_run.find_earlier_run(self.client, error.workflow_id)
@@ -245,7 +243,7 @@ class AgentClient:
         """
         known = message_id if message_id is not None else secrets.token_hex(12)
         message = messages.read_words(Say, text=text, by=by, id=known, when=when, until=until)
-        request = _read_start(
+        request = read_start(
             {
                 "agent": agent,
                 "input": text,
@@ -338,31 +336,5 @@ class AgentClient:
         return await messages.stop(self.client, workflow_id, messages.read_words(Stop, by=by, reason=reason, keep=keep))
 
 
-def _read_start(given: dict[str, Any]) -> StartRequest:
-    """Return a start request; raise as `_read`."""
-    request = _read(StartRequest, given)
-    if (excess := input_size.find_excess(request.input)) is not None:
-        raise ValueError(f"input: {excess}")
-    return request
-
-
-def _read(model: type[R], given: dict[str, Any]) -> R:
-    """Return what is given as a request.
-
-    Raises:
-        ValueError: a value does not fit; the sentence names the field and what is allowed.
-    """
-    try:
-        return model.model_validate(given)
-    except ValidationError as error:
-        said = validation.sentences(error, model, unshown=("input", "token"), forms={"requester": messages.NAME})
-        raise ValueError(said) from None
-
-
 def _choose_reuse(*, again: bool) -> WorkflowIDReusePolicy:
     return WorkflowIDReusePolicy.ALLOW_DUPLICATE if again else WorkflowIDReusePolicy.REJECT_DUPLICATE
-
-
-def new_workflow_id(agent: str) -> str:
-    """Return an id that says whose run it is."""
-    return f"{agent}-{secrets.token_hex(4)}"

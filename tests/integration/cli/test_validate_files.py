@@ -1,4 +1,4 @@
-"""`mandate validate` with a file that is no agent: of providers, budgets, people, channels, or a project's settings."""
+"""`mandate validate` with a file that is no agent: of providers, budgets, people, and the like."""
 
 from pathlib import Path
 
@@ -23,7 +23,7 @@ def validate(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str,
     return int(ended.value.code or 0), said.out, said.err.splitlines()
 
 
-@pytest.mark.parametrize("kind", ["providers", "budgets", "people", "channels"])
+@pytest.mark.parametrize("kind", ["providers", "budgets", "people", "channels", "triggers"])
 @pytest.mark.parametrize("place", ["", "other/"])
 def test_file_is_known_by_its_name_and_its_faults_are_told_once(
     folder: Path, capsys: pytest.CaptureFixture[str], kind: str, place: str
@@ -142,3 +142,31 @@ def test_agent_may_have_the_name_of_such_a_file(folder: Path, capsys: pytest.Cap
     code, out, _ = validate(capsys, "agents/people.yaml")
 
     assert (code, out.split()[:2]) == (0, ["people", "version"])
+
+
+def test_triggers_of_agents_that_are_not_here_are_warned_of(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "agents").mkdir()
+    (folder / "agents/people.yaml").write_text(AGENT)
+    (folder / "agents/people.script.yaml").write_text("turns: [{say: Hello.}]")
+    (folder / "triggers.yaml").write_text(
+        "triggers:\n- {id: a, match: 'true', start: {agent: poeple, input: event.id}, requester: ann@example.com}\n"
+    )
+
+    code, out, err = validate(capsys)
+
+    assert (code, err) == (0, [])
+    assert "names the agent 'poeple', which is not here; did you mean 'people'? there are people" in out
+
+
+def test_triggers_are_checked_with_all_else(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "agents").mkdir()
+    (folder / "agents/people.yaml").write_text(AGENT)
+    (folder / "agents/people.script.yaml").write_text("turns: [{say: Hello.}]")
+    (folder / "triggers.yaml").write_text("triggers:\n- {id: a, match: evnt, ignore: true}\n")
+
+    code, _, err = validate(capsys)
+
+    assert code == 2
+    assert err == [
+        "triggers.yaml:2:11: triggers[0].match: column 1: there is no 'evnt'; did you mean 'event'? it sees event"
+    ]

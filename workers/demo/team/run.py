@@ -10,7 +10,8 @@ from mandate.workers.cli.errors import DONE, ENDED_OTHERWISE
 from mandate.workers.cli.options import Invocation
 from mandate.workers.cli.paragraphs import Lines
 from mandate.workers.client import answers
-from mandate.workers.client.client import AgentClient, new_workflow_id
+from mandate.workers.client.client import AgentClient
+from mandate.workers.client.start_requests import new_workflow_id
 from mandate.workers.demo import lifecycle
 from mandate.workers.demo.answers import Requests
 from mandate.workers.demo.setup import FINANCE, REQUESTER, DemoFolder

@@ -1,0 +1,194 @@
+"""Events over HTTP: CloudEvents in structured and binary mode, each answered once Temporal has it."""
+
+import asyncio
+import socket
+from collections.abc import Mapping
+from contextlib import nullcontext
+
+import structlog
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from mandate.workers.events.cloud_event import (
+    BATCH,
+    MOST_BYTES,
+    STRUCTURED,
+    CloudEvent,
+    NotAnEvent,
+    read_event,
+    unquote_header,
+)
+from mandate.workers.events.dead_letters import DeadLetterFolder, FolderFull
+from mandate.workers.events.intake import Intake, Outcome, Unavailable
+from mandate.workers.events.signatures import Denied, Senders
+
+PATH = "/events"
+HEALTH = "/health"
+
+BODY_SECONDS = 10.0
+"""Time for which the body of one event is waited for."""
+
+MOST_AT_ONCE = 100
+"""Requests that are answered at once; more are told to come again."""
+
+RETRY_SECONDS = 5
+"""Time after which a sender is asked to send an event again."""
+
+_PREFIX = "ce-"
+_CODES = {"accepted": 202, "duplicate": 200, "ignored": 202, "dead": 202}
+
+_log = structlog.stdlib.get_logger(__name__)
+
+
+class _Refused(Exception):
+    """An answer other than that an event was taken."""
+
+    def __init__(self, code: int, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class EventApp:
+    """The web application: takes one event a request."""
+
+    def __init__(self, intake: Intake, senders: Senders, dead_letters: DeadLetterFolder) -> None:
+        self._intake = intake
+        self._senders = senders
+        self._dead_letters = dead_letters
+
+    def to_asgi(self) -> Starlette:
+        return Starlette(
+            routes=[Route(PATH, self.receive, methods=["POST"]), Route(HEALTH, self.tell_health, methods=["GET"])]
+        )
+
+    async def tell_health(self, _request: Request) -> Response:
+        """Answer that this process lives; it says nothing of Temporal."""
+        return JSONResponse({"status": "ok"})
+
+    async def receive(self, request: Request) -> Response:
+        """Take the event of a request."""
+        try:
+            event = await self._read(request)
+            outcome = await self._take(event)
+        except _Refused as error:
+            _log.info("event_refused", code=error.code, reason=str(error))
+            later = {"retry-after": str(RETRY_SECONDS)} if error.code == 503 else {}
+            return JSONResponse({"error": str(error)}, error.code, later)
+        told = {"status": outcome.status, "workflow_id": outcome.workflow_id, "trigger": outcome.trigger}
+        if outcome.reason is not None:
+            told["reason"] = outcome.reason
+        return JSONResponse(told, _CODES[outcome.status])
+
+    async def _read(self, request: Request) -> CloudEvent:
+        headers = request.headers
+        content_type = headers.get("content-type", "")
+        is_structured = content_type.partition(";")[0].strip().lower() == STRUCTURED
+        try:
+            # Before the body is read: who has no secret and no signature sends nothing more.
+            is_known = self._senders.check_secret(headers)
+            body = await _read_body(request)
+            if not is_known:
+                self._senders.check_signature(headers, body)
+                if not is_structured:
+                    raise Denied(f"a signature covers the body alone: send the event as {STRUCTURED!r}")
+            return read_event(content_type, {} if is_structured else _attributes(headers), body)
+        except Denied as error:
+            raise _Refused(401, str(error)) from None
+        except NotAnEvent as error:
+            raise _Refused(415 if content_type.strip().lower().startswith(BATCH) else 400, str(error)) from None
+
+    async def _take(self, event: CloudEvent) -> Outcome:
+        try:
+            outcome = await self._intake.take(event)
+            if outcome.status == "dead":
+                await asyncio.to_thread(self._dead_letters.bury, event, outcome)
+        except Unavailable as error:
+            _log.warning("event_put_off", event_id=event.workflow_id, reason=str(error))
+            raise _Refused(503, "it could not be taken in; send it again") from None
+        except (FolderFull, OSError) as error:
+            _log.error("dead_letter_not_kept", event_id=event.workflow_id, reason=str(error))
+            raise _Refused(503, "it could not be kept; send it again") from None
+        log = _log.warning if outcome.status == "dead" else _log.info
+        log(
+            f"event_{outcome.status}",
+            event_id=event.workflow_id,
+            trigger=outcome.trigger,
+            run=outcome.workflow_id,
+            reason=outcome.reason,
+        )
+        return outcome
+
+
+async def _read_body(request: Request) -> bytes:
+    """Return the whole body, and no more of a larger one than is needed to know that."""
+    told = request.headers.get("content-length", "0")
+    if told.isdecimal() and len(told) < 20 and int(told) > MOST_BYTES:
+        raise _Refused(413, f"the event has {int(told):,} bytes; at most {MOST_BYTES:,} are taken")
+    body = bytearray()
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            async for part in request.stream():
+                body += part
+                if len(body) > MOST_BYTES:
+                    raise _Refused(413, f"the event has more than {MOST_BYTES:,} bytes")
+    except TimeoutError:
+        raise _Refused(408, f"the whole event did not come within {BODY_SECONDS:g} s") from None
+    except ClientDisconnect:
+        raise _Refused(400, "the event ended too early") from None
+    return bytes(body)
+
+
+def _attributes(headers: Mapping[str, str]) -> dict[str, str]:
+    """Return the attributes of binary mode."""
+    return {
+        name.lower().removeprefix(_PREFIX): unquote_header(value)
+        for name, value in headers.items()
+        if name.lower().startswith(_PREFIX)
+    }
+
+
+class EventServer(uvicorn.Server):
+    """The web server, which leaves signals to whoever runs it."""
+
+    def __init__(self, app: EventApp) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app.to_asgi(),
+                log_config=None,
+                access_log=False,
+                lifespan="off",
+                server_header=False,
+                limit_concurrency=MOST_AT_ONCE,
+                timeout_graceful_shutdown=10,
+            )
+        )
+
+    def capture_signals(self) -> nullcontext[None]:  # type: ignore[override]
+        """Leave the signals alone."""
+        return nullcontext()
+
+    async def run_on(self, listener: socket.socket) -> None:
+        """Serve until `should_exit` is set."""
+        await self.serve(sockets=[listener])
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Return a listening socket.
+
+    Raises:
+        OSError: the address is not ours or in use.
+    """
+    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    listener = socket.socket(family, kind, protocol)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(128)
+        listener.settimeout(0)
+    except BaseException:
+        listener.close()
+        raise
+    return listener
