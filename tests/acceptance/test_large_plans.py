@@ -2,9 +2,14 @@
 
 from pathlib import Path
 
+import pytest
+
 from mandate.workers.client.client import connect
 from mandate.workers.dev_server.server import run_private_server
 from tests.acceptance.large_plans import Size, play, show
+
+# They take the whole machine: others beside them would be late.
+pytestmark = pytest.mark.alone
 
 EARLY = {"limit.historyCount.suggestContinueAsNew": "150"}
 """Setting of the server: events after which a run continues as new."""

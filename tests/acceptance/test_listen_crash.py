@@ -19,6 +19,9 @@ from tests.support.kafka import find_lack, kafka_server
 from tests.support.place import Place, line_with, new_place
 from tests.support.ports import free_port
 
+# They take the whole machine: others beside them would be late.
+pytestmark = pytest.mark.alone
+
 KILLS = 12
 """Of each listener."""
 STARTS = 300

@@ -2,10 +2,15 @@
 
 from pathlib import Path
 
+import pytest
+
 from mandate.workers.client.client import connect
 from mandate.workers.dev_server.server import run_private_server
 from tests.acceptance.plans import EARLY, KINDS, Scene, play, report, show
 from tests.support.plan_points import POINTS
+
+# They take the whole machine: others beside them would be late.
+pytestmark = pytest.mark.alone
 
 
 async def test_plans_end_as_they_say_whatever_dies(tmp_path: Path) -> None:

@@ -114,8 +114,9 @@ def write_surroundings(folder: DemoFolder, person: str) -> None:
     _write(folder.path / "channels.yaml", {"channels": [{"name": "log", "kind": "log"}]})
     # Nor is it to use up a budget of the folder that it is started in, or to read the plans and policies there.
     _write(folder.path / "budgets.yaml", {"budgets": []})
-    private_files.make_folder(folder.path / "plans")
-    private_files.make_folder(folder.path / "policies")
+    for name in ("plans", "policies"):
+        private_files.make_folder(folder.path / name)
+        private_files.tighten(folder.path / name)
 
 
 def _write(path: Path, value: JsonObject) -> None:

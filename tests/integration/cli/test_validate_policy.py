@@ -433,5 +433,8 @@ def test_schema_of_nothing_known_is_refused(capsys: pytest.CaptureFixture[str]) 
     assert run(capsys, "--schema", "people") == (
         2,
         "",
-        ["error: --schema prints the schema of agent, policy, plan, call, budgets, providers files, not 'people'"],
+        [
+            "error: --schema prints the schema of agent, policy, plan, call, budgets, providers, triggers files, "
+            "not 'people'"
+        ],
     )

@@ -84,7 +84,7 @@ async def test_a_fan_out_runs_side_by_side_and_keeps_the_order_of_its_items(site
         site,
         "many",
         [
-            {"id": "each", "for_each": "input", "tool": "look", "input": {"what": "string(item)", "seconds": "0.2"}},
+            {"id": "each", "for_each": "input", "tool": "look", "input": {"what": "string(item)", "seconds": "2.0"}},
             {"id": "sum", "agent": "counter", "input": "string(size(steps.each.output)) + steps.each.output[3]"},
         ],
     )

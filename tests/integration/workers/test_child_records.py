@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from temporalio.api.common.v1 import WorkflowExecution
 from temporalio.api.workflowservice.v1 import DeleteWorkflowExecutionRequest
-from temporalio.client import Client, WorkflowFailureError, WorkflowHandle
+from temporalio.client import Client, WorkflowFailureError, WorkflowHandle, WorkflowQueryFailedError
 from temporalio.service import RPCError
 
 from mandate.workers.history.record import Record, read_record
@@ -74,7 +74,12 @@ async def reports(handle: WorkflowHandle[Any, Any], left: int) -> RunState:
     """The state of a run once so many of its children have not reported."""
     async with asyncio.timeout(30):
         while True:
-            state: RunState = await handle.query("state", result_type=RunState)
+            try:
+                state: RunState = await handle.query("state", result_type=RunState)
+            except WorkflowQueryFailedError:
+                # It has not begun yet.
+                await asyncio.sleep(0.05)
+                continue
             if len(state.children) == left == sum(answer is None for answer in state.answers):
                 return state
             await asyncio.sleep(0.05)
