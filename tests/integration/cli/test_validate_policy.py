@@ -430,11 +430,9 @@ def test_schemas_are_printed(words: list[str], title: str, capsys: pytest.Captur
 
 
 def test_schema_of_nothing_known_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    kinds = "agent, policy, plan, call, budgets, providers, triggers"
     assert run(capsys, "--schema", "people") == (
         2,
         "",
-        [
-            "error: --schema prints the schema of agent, policy, plan, call, budgets, providers, triggers files, "
-            "not 'people'"
-        ],
+        [f"error: --schema prints the schema of {kinds} files, not 'people'"],
     )
