@@ -2,12 +2,14 @@
 
 import asyncio
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import pytest
 from temporalio.client import Client, WorkflowHandle
+from temporalio.service import RPCError
 
 from mandate.workflows.contracts.plan import PlanResult
 from mandate.workflows.contracts.run import RunStatus
@@ -114,7 +116,9 @@ async def test_a_person_stops_the_plan(site: Site) -> None:
     async with site.serving():
         handle = await start(site)
         (request,) = await asked(handle)
-        await decide(handle, request, "stop", comment="enough")
+        # The run may end before the server has its answer.
+        with suppress(RPCError):
+            await decide(handle, request, "stop", comment="enough")
         result = await handle.result()
 
     assert (result.status, result.effects.count) == (RunStatus.STOPPED, 1)
