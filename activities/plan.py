@@ -130,7 +130,8 @@ class PlanActivities:
             if request.is_closing:
                 move.close("it was under way when the plan was stopped")
             end = await self._end(agent.plan, progress, move, most) if move.is_over or request.is_closing else None
-            if end is None:
+            # One that begins nothing any more would also begin nothing after its limit is raised.
+            if end is None and not request.is_stopping:
                 self._keep(head, progress)
         return PlanMove(head=head, doing=move.doing, end=end, asks=asks)
 

@@ -408,8 +408,12 @@ class AgentWorkflow(MessageHandlers):
     async def _continue_as_new(self) -> NoReturn:
         await self._turn.gate.drain()
         self._run.clear_status()
+        self._pack_state()
         state = marks.mark("state", marks.state_place(), self._state)
         workflow.continue_as_new(state)
+
+    def _pack_state(self) -> None:
+        """Leave out of the state what the next part does not need: nothing waits or happens after this."""
 
     async def _end(
         self, status: RunStatus, reason: str | None = None, answer: ModelReply | Resolution | None = None

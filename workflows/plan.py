@@ -1,6 +1,6 @@
 """`PlanWorkflow`: steps of agents, tools and plans, each as soon as what it needs is there."""
 
-from typing import Any, NoReturn
+from typing import Any
 
 from temporalio import workflow
 from temporalio.exceptions import ApplicationError
@@ -71,10 +71,8 @@ class PlanWorkflow(AgentWorkflow):
             if self._run.is_leaving:
                 await self._continue_as_new()
 
-    async def _continue_as_new(self) -> NoReturn:
-        await self._turn.gate.drain()
+    def _pack_state(self) -> None:
         pack(self._state)
-        await super()._continue_as_new()
 
     async def _take_back(self) -> None:
         """Begin the last turn of a stopped plan, once the plan knows what has ended."""

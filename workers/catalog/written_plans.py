@@ -132,14 +132,13 @@ def make_member(whole: PinnedAgent, spec: AgentSpec, plans: PlansSpec, agents: M
     checks = tuple(check for check in whole.checks if check.after in plans.tools)
     needed = {*plans.tools, *_list_beside(undo, probes), *(check.tool for check in checks if check.tool is not None)}
     entries = {name: _make_entry(spec, name) for name in plans.agents}
-    named = [children.define_tool(entry, agents) for entry in entries.values()]
     carries = whole.model_copy(
         update={
             "models": (),
             "route": (),
             "models_allowed": (),
             "params": {},
-            "tools": (*(made for made in whole.tools if made.tool.name in needed), *named),
+            "tools": (*(made for made in whole.tools if made.tool.name in needed), *list_agents(spec, agents)),
             "checks": checks,
             "probes": probes,
             "compensations": undo,

@@ -17,11 +17,9 @@ limits: limits of runs as options
 edit: other arguments for a call
 chat: `mandate chat`, sessions
 live_text: text of a model as it comes
-live_steps: steps of a plan as they come
 control: `steer`, `pause`, `resume`, `stop`
 plan: `mandate plan`
-plan_show: the steps of a run of a plan
-plan_text: steps of a plan in words
+plans: steps of plans in words
 schedule: `mandate schedule`
 listen: `mandate listen`
 listener: process of `mandate listen`

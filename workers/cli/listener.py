@@ -58,7 +58,7 @@ class Listening:
 
 @dataclass(frozen=True, slots=True)
 class _Http:
-    """What HTTP needs, as it was found before anything is connected to."""
+    """Socket, senders and dead letters of HTTP, opened before anything is connected to."""
 
     socket: socket.socket
     senders: Senders

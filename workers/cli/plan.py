@@ -147,7 +147,7 @@ async def show(
     cost_usd, attempts, items, completed, failed. `mandate show RUN` shows the steps in the order in which they began
     and ended, and `mandate show RUN --tree` the runs of its agents.
     """
-    from mandate.workers.cli.plan_show import show_plan  # noqa: PLC0415 - only for this verb
+    from mandate.workers.cli.plans.show import show_plan  # noqa: PLC0415 - only for this verb
 
     async with connected(call, of_runs=True) as connection:
         note_start(call, connection)

@@ -8,10 +8,10 @@ from decimal import Decimal
 from pydantic import JsonValue
 from rich.text import Text
 
-from mandate.workers.cli import plan_text
 from mandate.workers.cli.connection import Connection
 from mandate.workers.cli.errors import DONE, ENDED_OTHERWISE, REFUSED
 from mandate.workers.cli.output import Output, print_table
+from mandate.workers.cli.plans import text as plan_text
 from mandate.workers.client.trees import Place
 from mandate.workers.history.events import RunEnded
 from mandate.workers.history.models import ModelTable, ModelTotals

@@ -8,13 +8,14 @@ from rich.text import Text
 
 from mandate.activities.stores.base import StoreUnavailable
 from mandate.activities.transcript.blobs import BlobCorrupted
-from mandate.workers.cli import decisions, plan_text, request_names, request_text, run_text, run_tree, token_bars
+from mandate.workers.cli import decisions, request_names, request_text, run_text, run_tree, token_bars
 from mandate.workers.cli.connection import Connection, connected, elsewhere, note_start
 from mandate.workers.cli.errors import CliError
 from mandate.workers.cli.inbox import entry
 from mandate.workers.cli.options import Invocation, verb
 from mandate.workers.cli.output import Output, print_table
-from mandate.workers.cli.plan_text import StepNarrator
+from mandate.workers.cli.plans import text as plan_text
+from mandate.workers.cli.plans.text import StepNarrator
 from mandate.workers.cli.run import watch
 from mandate.workers.client import trees
 from mandate.workers.client.answers import Unknown

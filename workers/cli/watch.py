@@ -18,8 +18,8 @@ from temporalio.service import RPCError
 
 from mandate.workers.cli import live_text, request_text
 from mandate.workers.cli.connection import Connection
-from mandate.workers.cli.live_steps import LiveSteps
 from mandate.workers.cli.output import Output
+from mandate.workers.cli.plans.live import LiveSteps
 from mandate.workers.client.diagnosis import RETRY_CHARACTERS, diagnose_described, find_retry
 from mandate.workers.client.pollers import list_pollers
 from mandate.workers.client.streams import StreamEvent

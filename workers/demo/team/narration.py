@@ -12,8 +12,8 @@ from rich.text import Text
 from mandate.activities.transcript import results
 from mandate.activities.transcript.log import TranscriptLog
 from mandate.workers.cli.connection import Connection
-from mandate.workers.cli.live_steps import LiveSteps
 from mandate.workers.cli.paragraphs import Lines
+from mandate.workers.cli.plans.live import LiveSteps
 from mandate.workers.demo.answers import Requests
 from mandate.workers.demo.team.report import TeamRun
 from mandate.workers.history.children import Child

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from mandate.workers.cli import plan_text
 from mandate.workers.cli.output import Output
-from mandate.workers.cli.plan_text import StepNarrator
+from mandate.workers.cli.plans import text as plan_text
+from mandate.workers.cli.plans.text import StepNarrator
 from mandate.workers.history.step_events import AttemptFailed, ItemEnded, StepBegun, StepEnded, StepEvent
 from mandate.workflows.contracts.plan import PlanStep, StepResult
 

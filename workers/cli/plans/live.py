@@ -12,7 +12,7 @@ from rich.text import Text
 from mandate.activities.stores.base import StoreUnavailable
 from mandate.activities.transcript.blobs import BlobCorrupted, BlobMissing
 from mandate.workers.cli.connection import Connection
-from mandate.workers.cli.plan_text import MOST_LINES, StepNarrator
+from mandate.workers.cli.plans.text import MOST_LINES, StepNarrator
 from mandate.workers.history.run_history import RunHistory
 from mandate.workers.history.step_events import StepEvent
 from mandate.workers.run_store import StoreUnusable, stored
