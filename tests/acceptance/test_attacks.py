@@ -20,7 +20,7 @@ from mandate.workflows.contracts.request import Decision
 from mandate.workflows.contracts.run import RunStatus
 from tests.support.agents import REQUESTER
 from tests.support.attacks import Place, failed_tasks, kept, place, raw, refused, whole_history
-from tests.support.people import PEOPLE, asked, decide, decision, write_people
+from tests.support.people import PEOPLE, asked, decide, decision, send_update, write_people
 from tests.support.signing import Issuer
 
 Handle = WorkflowHandle[Any, Any]
@@ -159,12 +159,12 @@ async def test_an_approval_copied_from_history_is_good_for_nothing_else(there: P
     second = await next_request(handle, "r2")
     in_other_run = await refused(other, "decide", [copied])
     for_second = await refused(handle, "decide", [{**copied, "request": "r2"}])
-    again = await handle.execute_update("decide", copied)
+    again = await send_update(handle, "decide", copied)
     for attempt in (copied, {**copied, "request": "r2"}, {**copied, "request": "r2", "by": "bob@example.com"}):
         await handle.signal("decide", attempt)
     found = await kept(handle, 2)
     moved = len(there.moved(handle.id))
-    await handle.execute_update("stop", {"by": "ann@example.com"})
+    await send_update(handle, "stop", {"by": "ann@example.com"})
     await handle.result()
     reborn = await there.client.start_workflow(
         "AgentWorkflow",
@@ -284,7 +284,7 @@ async def test_a_removed_persons_first_approval_is_kept_and_theirs_alone(there: 
     (request,) = await asked(handle)
     await decide(handle, request)
     write_people(there.site.folder, {"people": [one for one in PEOPLE["people"] if one["name"] != "ann@example.com"]})
-    again = await handle.execute_update("decide", decision(request))
+    again = await send_update(handle, "decide", decision(request))
     write_people(there.site.folder)
 
     assert (again["status"], again["message"]) == ("recorded", "recorded; r1 still needs 1 of finance")
@@ -570,7 +570,7 @@ async def test_a_flood_of_checked_decisions_does_not_wear_a_run_out(tmp_path: Pa
 async def answered(handle: Handle, said: dict[str, Any], answers: list[str]) -> bool:
     """Whether the run has answered a decision, with what is then the last of `answers`."""
     try:
-        await handle.execute_update("decide", said)
+        await send_update(handle, "decide", said)
         answers.append("taken")
     except WorkflowUpdateFailedError as error:
         if "aborted" in str(error.cause) or "send it again in a moment" in str(error.cause):

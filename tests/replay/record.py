@@ -23,7 +23,7 @@ from tests.support.agents import ALLOW_ALL, REQUESTER, Site, new_site
 from tests.support.agents import continued as went_on
 from tests.support.http_peer import Reply, http_peer
 from tests.support.mcp_peer import COMMAND
-from tests.support.people import ASK_ALL, PEOPLE, asked, decide, decision, refusal_of, write_people
+from tests.support.people import ASK_ALL, PEOPLE, asked, decide, decision, refusal_of, send_update, write_people
 from tests.support.toolkit import BOOKED, LET_GO, calls_of
 
 HISTORIES = Path(__file__).parent / "histories"
@@ -184,8 +184,8 @@ async def parked(site: Site) -> Started:
     async with site.serving(identity="worker"):
         handle = await site.start("parked")
         (request,) = await asked(handle)
-        await handle.execute_update("pause", {"by": "ann@example.com"})
-        await handle.execute_update("steer", {"by": "bob@example.com", "text": "Be brief."})
+        await send_update(handle, "pause", {"by": "ann@example.com"})
+        await send_update(handle, "steer", {"by": "bob@example.com", "text": "Be brief."})
         await decide(handle, request)
         await handle.signal("resume", {"by": "ann@example.com"})
         await handle.result()
@@ -317,15 +317,15 @@ async def controlled(site: Site) -> Started:
         handle = await site.start("controlled")
         await asked(handle)
         for verb in ("pause", "resume"):
-            await handle.execute_update(verb, {"by": "ann@example.com"})
+            await send_update(handle, verb, {"by": "ann@example.com"})
             await refusal_of(handle, verb, {"by": "dan@example.com"})
             await handle.signal(verb, {"by": "bob@example.com"})
             await handle.signal(verb, {"by": "dan@example.com"})
         (site.folder / "people.yaml").write_text("people: [")
-        await handle.execute_update("pause", {"by": "dan@example.com"})
+        await send_update(handle, "pause", {"by": "dan@example.com"})
         await refusal_of(handle, "steer", {"by": "ann@example.com", "text": "Use euros."})
         write_people(site.folder, people)
-        await handle.execute_update("steer", {"by": "ann@example.com", "text": "Use euros."})
+        await send_update(handle, "steer", {"by": "ann@example.com", "text": "Use euros."})
         await handle.signal("stop", {"by": "bob@example.com", "reason": "enough"})
         await handle.result()
     return handle
@@ -341,7 +341,7 @@ async def together(site: Site) -> Started:
         requests = await asked(handle, 6)
         foreign = [decision(requests[0], by="dan@example.com"), decision(requests[1], digest="x"), {"request": "r1"}]
         approved = [decision(request) for request in requests]
-        await handle.execute_update("decide", {"decisions": [*approved, *foreign, *approved[:2]]})
+        await send_update(handle, "decide", {"decisions": [*approved, *foreign, *approved[:2]]})
         changed = decision(requests[0], "approve", "bob@example.com", value={"order": 9})
         others = [decision(request, by="bob@example.com") for request in requests[1:4]]
         await handle.signal("decide", {"decisions": [changed, *others]})
@@ -409,7 +409,7 @@ async def local(site: Site) -> Started:
             await asyncio.sleep(0.05)
         second, third = await asked(handle, 2)
         await handle.signal("decide", decision(second))
-        await handle.execute_update("decide", {"decisions": [decision(third)]})
+        await send_update(handle, "decide", {"decisions": [decision(third)]})
         await handle.result()
     return handle
 
@@ -523,8 +523,8 @@ async def led(site: Site) -> Started:
         handle = await site.start("led")
         ids = [f"{handle.id}/c{number}" for number in (1, 2, 3)]
         await all_reached(ids)
-        await handle.execute_update("pause", {"by": "ann@example.com", "tree": True})
-        await handle.execute_update("resume", {"by": "ann@example.com", "tree": True})
+        await send_update(handle, "pause", {"by": "ann@example.com", "tree": True})
+        await send_update(handle, "resume", {"by": "ann@example.com", "tree": True})
         await site.client.get_workflow_handle(ids[2]).terminate(reason="by hand")
         LET_GO.update(ids)
         await handle.result()
@@ -540,7 +540,7 @@ async def told(site: Site) -> Started:
         await all_reached(ids)
         await went_on(handle)
         LET_GO.update(ids[:2])
-        await handle.execute_update("stop", {"by": "ann@example.com"})
+        await send_update(handle, "stop", {"by": "ann@example.com"})
         LET_GO.update(ids)
         await handle.result()
     return site.client.get_workflow_handle(handle.id)
@@ -554,7 +554,7 @@ async def below(site: Site) -> Started:
         ids = [f"{handle.id}/c{number}" for number in (1, 2, 3)]
         await all_reached(ids)
         await went_on(handle)
-        await handle.execute_update("stop", {"by": "ann@example.com"})
+        await send_update(handle, "stop", {"by": "ann@example.com"})
         LET_GO.update(ids)
         await handle.result()
     return site.client.get_workflow_handle(ids[0])

@@ -24,7 +24,7 @@ from mandate.workers.dev_server.server import DevServer
 from mandate.workflows.contracts.request import OpenRequests
 from tests.acceptance.attacked_tools import JOURNAL
 from tests.support.agents import Site, new_site
-from tests.support.people import write_people
+from tests.support.people import send_update, write_people
 from tests.support.processes import Process, Processes, processes
 
 TRANSFER = {"python": "tests.acceptance.attacked_tools:transfer"}
@@ -134,7 +134,7 @@ def failed_tasks(parts: Sequence[Sequence[HistoryEvent]]) -> list[str]:
 async def refused(handle: WorkflowHandle[Any, Any], verb: str, arguments: Sequence[Any]) -> str:
     """The sentence with which an update is refused."""
     with pytest.raises(WorkflowUpdateFailedError) as error:
-        await asyncio.wait_for(handle.execute_update(verb, args=list(arguments)), 60)
+        await asyncio.wait_for(send_update(handle, verb, args=list(arguments)), 60)
     assert isinstance(error.value.cause, ApplicationError)
     assert error.value.cause.type == "DecisionRefused"
     return error.value.cause.message

@@ -29,6 +29,7 @@ from mandate.workers.client import queries
 from mandate.workers.client.queries import AHEAD
 from tests.support.gate_worker import BARE, Driven, GateWorker, new_worker, runner_for
 from tests.support.gate_workflow import TIMER_SECONDS, GateWorkflow, step
+from tests.support.people import send_update
 
 Handle = WorkflowHandle[Any, Any]
 
@@ -240,8 +241,8 @@ class Stage:
                     update, args=arguments, start_workflow_operation=start, rpc_timeout=LIMIT, result_type=str
                 )
             else:
-                self.played.answer = await self.handle.execute_update(
-                    update, args=arguments, rpc_timeout=LIMIT, result_type=str
+                self.played.answer = await send_update(
+                    self.handle, update, args=arguments, rpc_timeout=LIMIT, result_type=str
                 )
         except WorkflowUpdateFailedError as error:
             self.played.answer = str(error.cause)

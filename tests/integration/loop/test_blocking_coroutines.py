@@ -10,7 +10,7 @@ from temporalio.client import Client
 from mandate.workflows.contracts.run import RunStatus
 from mandate.workflows.steps import REPEATED_HEARTBEAT
 from tests.support.agents import Site, new_site, texts_told
-from tests.support.people import write_people
+from tests.support.people import send_update, write_people
 from tests.support.toolkit import calls_of
 
 TOOLS = [{"python": "tests.support.toolkit:block"}]
@@ -31,7 +31,7 @@ async def test_call_that_blocks_for_longer_than_the_heartbeat_is_not_given_up(si
             while not calls_of(handle.id, "block"):
                 await asyncio.sleep(0.02)
         asked = monotonic()
-        await handle.execute_update("steer", {"by": "ann@example.com", "text": "Be brief."})
+        await send_update(handle, "steer", {"by": "ann@example.com", "text": "Be brief."})
         waited = monotonic() - asked
         result = await handle.result()
 

@@ -29,7 +29,7 @@ from tests.support.agents import ALLOW_ALL, Site, continued, new_site, texts_tol
 from tests.support.fake_provider.behaviours import Answer, Behaviour, Call
 from tests.support.fake_provider.requests import Request
 from tests.support.fake_provider.server import FakeProvider
-from tests.support.people import asked, decide, write_people
+from tests.support.people import asked, decide, send_update, write_people
 from tests.support.resets import STARTS_CHILD, reset_before
 from tests.support.toolkit import CALLS, LET_GO, calls_of
 
@@ -334,7 +334,7 @@ async def test_a_child_hears_its_parent_also_after_that_was_reset(site: Site) ->
         child = f"{handle.id}/c1"
         await reached(child)
         for verb in ("pause", "resume", "pause", "resume"):
-            await handle.execute_update(verb, {"by": BY, "tree": True})
+            await send_update(handle, verb, {"by": BY, "tree": True})
             await asyncio.sleep(0.3)
         again = await reset_before(site.client, handle, STARTS_CHILD)
         await asyncio.sleep(1.0)

@@ -21,7 +21,7 @@ from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
 from mandate.workflows.contracts.run import RunResult, RunStatus
 from tests.support.agents import ALLOW_ALL, REQUESTER, Site, continued, new_site, texts_told
-from tests.support.people import asked, decide, decision, refusal_of, write_people
+from tests.support.people import asked, decide, decision, refusal_of, send_update, write_people
 from tests.support.toolkit import LET_GO, calls_of
 
 
@@ -312,7 +312,7 @@ async def test_a_copy_of_what_a_parent_told_its_child_counts_no_second_time(site
             while not calls_of(child.id, "look"):
                 await asyncio.sleep(0.05)
         for verb in ("pause", "resume"):
-            await handle.execute_update(verb, {"by": "ann@example.com", "tree": True})
+            await send_update(handle, verb, {"by": "ann@example.com", "tree": True})
         told: list[Payload] = []
         async with asyncio.timeout(30):
             while len(told) < 2:

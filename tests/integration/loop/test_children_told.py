@@ -10,6 +10,7 @@ from temporalio.exceptions import CancelledError
 
 from mandate.workflows.contracts.run import RunResult, RunStatus
 from tests.support.agents import Site, continued, new_site, texts_told
+from tests.support.people import send_update
 from tests.support.toolkit import CALLS, LET_GO, calls_of
 
 BY = "ann@example.com"
@@ -52,7 +53,7 @@ async def test_a_stop_ends_the_whole_tree_and_says_so(site: Site) -> None:
     async with site.serving():
         handle = await site.start("boss")
         await reached(below(handle))
-        told = await handle.execute_update("stop", {"by": BY, "reason": "enough"})
+        told = await send_update(handle, "stop", {"by": BY, "reason": "enough"})
         LET_GO.update(below(handle))
         result = await handle.result()
         ends = [await site.agents.handle(one).result() for one in (*below(handle), f"{handle.id}/c1")]
@@ -84,7 +85,7 @@ async def test_a_stopped_tree_takes_back_what_it_did_the_children_first(site: Si
         await reached([child])
         if continues:
             await continued(handle)
-        await handle.execute_update("stop", {"by": BY})
+        await send_update(handle, "stop", {"by": BY})
         LET_GO.add(child)
         result = await handle.result()
         of_child = await site.agents.handle(child).result()
@@ -110,7 +111,7 @@ async def test_a_stop_that_keeps_what_was_done_keeps_it_in_children_too(site: Si
         handle = await site.start("boss")
         child = f"{handle.id}/c1"
         await reached([child])
-        await handle.execute_update("stop", {"by": BY, "keep": True})
+        await send_update(handle, "stop", {"by": BY, "keep": True})
         LET_GO.add(child)
         result = await handle.result()
 
@@ -145,7 +146,7 @@ async def test_a_paused_tree_begins_nothing_until_it_is_resumed(site: Site) -> N
     async with site.serving():
         handle = await site.start("boss")
         await reached(below(handle))
-        await handle.execute_update("pause", {"by": BY, "tree": True})
+        await send_update(handle, "pause", {"by": BY, "tree": True})
         async with asyncio.timeout(20):
             while {await status(site, one) for one in below(handle)} != {"paused"}:
                 await asyncio.sleep(0.05)
@@ -153,7 +154,7 @@ async def test_a_paused_tree_begins_nothing_until_it_is_resumed(site: Site) -> N
         await asyncio.sleep(0.5)
         assert [len(calls_of(one, "look")) for one in below(handle)] == [1, 1]
         await continued(handle)
-        await handle.execute_update("resume", {"by": BY})
+        await send_update(handle, "resume", {"by": BY})
         result = await handle.result()
 
     assert result.status is RunStatus.COMPLETED
@@ -165,11 +166,11 @@ async def test_children_work_on_while_their_parent_alone_is_paused(site: Site) -
     async with site.serving():
         handle = await site.start("boss")
         await reached(below(handle))
-        told = await handle.execute_update("pause", {"by": BY})
+        told = await send_update(handle, "pause", {"by": BY})
         LET_GO.update(below(handle))
         done: RunResult = await site.agents.handle(f"{handle.id}/c1").result()
         assert await status(site, handle.id) == "paused"
-        await handle.execute_update("resume", {"by": BY})
+        await send_update(handle, "resume", {"by": BY})
         result = await handle.result()
 
     assert "its children work on" in str(told)
@@ -181,10 +182,10 @@ async def test_a_resumed_tree_resumes_a_child_that_was_paused_by_itself(site: Si
     async with site.serving():
         handle = await site.start("boss")
         await reached(below(handle))
-        await site.agents.handle(below(handle)[0]).execute_update("pause", {"by": BY})
+        await send_update(site.agents.handle(below(handle)[0]), "pause", {"by": BY})
         LET_GO.update(below(handle))
         await asyncio.sleep(0.3)
-        await handle.execute_update("resume", {"by": BY, "tree": True})
+        await send_update(handle, "resume", {"by": BY, "tree": True})
         result = await handle.result()
 
     assert result.status is RunStatus.COMPLETED
@@ -262,8 +263,8 @@ async def test_a_pause_of_a_tree_says_that_the_children_are_paused(site: Site) -
     async with site.serving():
         handle = await site.start("boss")
         await reached([f"{handle.id}/c1"])
-        told = await handle.execute_update("pause", {"by": "ann", "tree": True})
-        await handle.execute_update("resume", {"by": "ann", "tree": True})
+        told = await send_update(handle, "pause", {"by": "ann", "tree": True})
+        await send_update(handle, "resume", {"by": "ann", "tree": True})
         LET_GO.add(f"{handle.id}/c1")
         await handle.result()
 

@@ -11,7 +11,7 @@ from mandate.workers.client.client import connect
 from mandate.workers.dev_server.server import run_private_server
 from mandate.workflows.contracts.run import RunResult, RunStatus
 from tests.support.agents import ALLOW_ALL, Site, conversation, new_site, parts_taken, results_told
-from tests.support.people import asked, decide, stop, write_people
+from tests.support.people import asked, decide, send_update, stop, write_people
 from tests.support.toolkit import LET_GO, calls_of, held
 
 BY = {"by": "ann@example.com"}
@@ -193,7 +193,7 @@ async def test_a_stop_after_one_that_keeps_it_is_told_so(site: Site) -> None:
         handle = await site.start("undone")
         await until_busy(handle)
         await stop(handle, {**STOP, "keep": True})
-        told = [await handle.execute_update(verb, BY) for verb in ("stop", "pause", "resume")]
+        told = [await send_update(handle, verb, BY) for verb in ("stop", "pause", "resume")]
         LET_GO.add(handle.id)
         await handle.result()
 
@@ -313,7 +313,7 @@ async def test_a_paused_run_that_is_stopped_takes_it_back(site: Site) -> None:
     async with site.serving():
         handle = await site.start("undone")
         await until_busy(handle)
-        await handle.execute_update("pause", BY)
+        await send_update(handle, "pause", BY)
         await stop(handle, STOP)
         LET_GO.add(handle.id)
         result = await handle.result()

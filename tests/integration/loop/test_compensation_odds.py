@@ -16,7 +16,7 @@ from mandate.workflows.contracts.run import RunResult, RunStatus
 from tests.integration.loop.test_compensation import ASK, BY, DONE, STOP, TOOLS, WAITS, site, until_busy, write
 from tests.integration.loop.test_control import until_it
 from tests.support.agents import ALLOW_ALL, Site, new_site
-from tests.support.people import asked, decide, refusal_of, stop, write_people
+from tests.support.people import asked, decide, refusal_of, send_update, stop, write_people
 from tests.support.toolkit import LET_GO, calls_of
 
 __all__ = ["site"]
@@ -115,7 +115,7 @@ async def test_one_result_that_is_gone_costs_that_call_only(site: Site) -> None:
         await until_busy(handle)
         answers = (await queries.ask(handle, "progress", dict))["effects"]["count"]
         # Else it might go on, and be over, before it is told to stop.
-        await handle.execute_update("pause", BY)
+        await send_update(handle, "pause", BY)
         LET_GO.add(handle.id)
     with sqlite3.connect(site.settings.store.removeprefix("sqlite:///")) as store:
         store.execute("delete from blobs where instr(content, x'3030303030303030300a') = 1")

@@ -9,7 +9,7 @@ from temporalio.client import Client, WorkflowHandle
 
 from mandate.workflows.contracts.run import RunStatus
 from tests.support.agents import Site, conversation, new_site
-from tests.support.people import asked, decide, refusal_of, stop, write_people
+from tests.support.people import asked, decide, refusal_of, send_update, stop, write_people
 from tests.support.toolkit import LET_GO, calls_of
 
 BY = {"by": "ann@example.com"}
@@ -85,12 +85,12 @@ async def test_pause_while_a_probe_looks_holds_the_call_back(site: Site) -> None
     async with site.serving():
         handle = await site.start("probed")
         await until_it(handle, "probe_call")
-        await handle.execute_update("pause", BY)
+        await send_update(handle, "pause", BY)
         LET_GO.add(handle.id)
         await until_it_has(handle, "probe_call")
         await asyncio.sleep(0.5)
         paused = len(calls_of(handle.id, "send"))
-        await handle.execute_update("resume", BY)
+        await send_update(handle, "resume", BY)
         result = await handle.result()
 
     assert paused == 1
@@ -104,11 +104,11 @@ async def test_what_a_person_found_not_done_waits_for_the_end_of_a_pause(site: S
     async with site.serving():
         handle = await site.start("lost")
         (request,) = await asked(handle)
-        await handle.execute_update("pause", BY)
+        await send_update(handle, "pause", BY)
         await decide(handle, request, "not_happened")
         await asyncio.sleep(0.5)
         paused = len(calls_of(handle.id, "send"))
-        await handle.execute_update("resume", BY)
+        await send_update(handle, "resume", BY)
         result = await handle.result()
 
     assert paused == 1
@@ -157,7 +157,7 @@ async def test_words_during_the_final_check_reach_the_model(site: Site) -> None:
     async with site.serving():
         handle = await site.start("checked")
         await until_it(handle, "verify_result")
-        await handle.execute_update("steer", {**BY, "text": "In French."})
+        await send_update(handle, "steer", {**BY, "text": "In French."})
         LET_GO.add(handle.id)
         result = await handle.result()
         texts = [
@@ -178,7 +178,7 @@ async def test_words_that_come_when_no_step_is_left_do_not_cost_the_answer(site:
     async with site.serving():
         handle = await site.start("checked")
         await until_it(handle, "verify_result")
-        await handle.execute_update("steer", {**BY, "text": "In French."})
+        await send_update(handle, "steer", {**BY, "text": "In French."})
         LET_GO.add(handle.id)
         result = await handle.result()
 
@@ -207,7 +207,7 @@ async def test_no_more_words_are_taken_than_the_model_is_told(site: Site) -> Non
         handle = await site.start("waits")
         await until_it(handle, "run_tool")
         for _ in range(100):
-            await handle.execute_update("steer", {**BY, "text": "x"})
+            await send_update(handle, "steer", {**BY, "text": "x"})
         refused = await refusal_of(handle, "steer", {**BY, "text": "x"})
         await stop(handle, STOP)
         LET_GO.add(handle.id)

@@ -15,7 +15,7 @@ from mandate.workers.dev_server.server import run_private_server
 from mandate.workers.history.local_activities import MARKER, read_local_activity
 from mandate.workers.history.record import read_record
 from tests.support.agents import Site, new_site, parts_taken, texts_told
-from tests.support.people import ASK_ALL, asked, decide, decision, refusal_of, write_people
+from tests.support.people import ASK_ALL, asked, decide, decision, refusal_of, send_update, write_people
 from tests.support.toolkit import LET_GO, TOOLKIT_CHECKS, calls_of
 
 TOOLS = [{"python": f"tests.support.toolkit:{name}"} for name in ("look", "look_bad", "big", "pay")]
@@ -83,7 +83,7 @@ async def test_read_that_hangs_goes_on_as_an_ordinary_activity_and_messages_are_
             while len(calls_of(handle.id, "look")) < 3:
                 await asyncio.sleep(0.02)
         before = len(calls_of(handle.id, "look"))
-        await handle.execute_update("steer", {"by": "ann@example.com", "text": "Be brief."})
+        await send_update(handle, "steer", {"by": "ann@example.com", "text": "Be brief."})
         under_way = [call for call in calls_of(handle.id, "look") if call.ended is None]
         await asyncio.sleep(0.3)
         LET_GO.add(handle.id)
@@ -246,7 +246,7 @@ async def test_pause_in_the_middle_of_a_local_activity(site: Site) -> None:
         async with asyncio.timeout(20):
             while "paused" not in str((await handle.query("progress"))["doing"]):
                 await asyncio.sleep(0.02)
-        await handle.execute_update("resume", {"by": "ann@example.com"})
+        await send_update(handle, "resume", {"by": "ann@example.com"})
         result = await handle.result()
 
     assert result.status == "completed"

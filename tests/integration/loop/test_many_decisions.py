@@ -20,7 +20,17 @@ from mandate.workflows.contracts.run import RunStatus
 from mandate.workflows.loop import people
 from tests.support.agents import REQUESTER, Site, continued, new_site, parts_taken
 from tests.support.attacks import failed_tasks, kept, whole_history
-from tests.support.people import ASK_ALL, asked, decide, decision, open_requests, refusal_of, stop, write_people
+from tests.support.people import (
+    ASK_ALL,
+    asked,
+    decide,
+    decision,
+    open_requests,
+    refusal_of,
+    send_update,
+    stop,
+    write_people,
+)
 from tests.support.toolkit import calls_of
 
 Handle = WorkflowHandle[Any, Any]
@@ -48,7 +58,7 @@ def write_payer(site: Site, count: int, **rule: Any) -> None:
 
 
 async def decide_each(handle: Handle, *decisions: object) -> tuple[Answer, ...]:
-    told: Receipts = await handle.execute_update("decide", {"decisions": list(decisions)}, result_type=Receipts)
+    told: Receipts = await send_update(handle, "decide", {"decisions": list(decisions)}, result_type=Receipts)
     return told.receipts
 
 
@@ -263,7 +273,7 @@ async def test_a_decision_that_comes_again_is_answered_with_what_it_did(
         await continued(handle)
         monkeypatch.undo()
         later = await decide_each(handle, *sent)
-        every = [await handle.execute_update("decide", {"request": "*", "choice": "reject", "by": "ann"})]
+        every = [await send_update(handle, "decide", {"request": "*", "choice": "reject", "by": "ann"})]
         await handle.result()
 
     assert said(before) == said(again) == said(later) == ["recorded", "rejected", "recorded", "approved", "rejected"]
@@ -393,14 +403,14 @@ async def test_a_crowded_run_says_that_a_message_may_come_again(site: Site, monk
     async with site.serving(sandboxed=False):
         handle = await site.start("payer")
         (request,) = await asked(handle)
-        await handle.execute_update("pause", {"by": "ann@example.com"})
+        await send_update(handle, "pause", {"by": "ann@example.com"})
         for verb, given in (
             ("decide", decision(request)),
             ("decide", {"decisions": [decision(request)]}),
             ("resume", {"by": "ann@example.com"}),
         ):
             with pytest.raises(WorkflowUpdateFailedError) as refused:
-                await handle.execute_update(verb, given)
+                await send_update(handle, verb, given)
             assert str(refused.value.cause) == f"TryAgain: {people.CROWDED}"
         await stop(handle, {"by": "ann@example.com"})
         result = await handle.result()

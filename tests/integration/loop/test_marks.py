@@ -34,7 +34,7 @@ from mandate.workflows.contracts.run import Progress, RunStatus
 from mandate.workflows.contracts.tool import ToolRequest
 from mandate.workflows.rules.marks import compute_mark, find_subject
 from tests.support.agents import Site, continued, new_site
-from tests.support.people import asked
+from tests.support.people import asked, send_update
 from tests.support.toolkit import LET_GO, calls_of, held
 
 NOT_ASKED = "no run of an agent of this installation asked for this"
@@ -353,7 +353,7 @@ async def test_what_a_run_refused_is_refused_by_every_replay(site: Site, client:
         await handle.signal("steer", {"text": "Look at it.", "by": "ann@example.com"})
         progress = await queries.ask(handle, "progress", Progress)
         choice = {"request": request.id, "digest": request.digest, "choice": "not_happened", "by": "ann@example.com"}
-        receipt = await handle.execute_update("decide", choice)
+        receipt = await send_update(handle, "decide", choice)
         result = await handle.result()
 
     assert request.kind == "outcome"

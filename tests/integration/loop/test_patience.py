@@ -20,7 +20,7 @@ from tests.support.agents import Site, new_site, texts_told
 from tests.support.http_peer import OK, HttpPeer, Reply, Seen, http_peer
 from tests.support.mcp_bench import lines, listed, text_result
 from tests.support.mcp_peer import BARE_COMMAND
-from tests.support.people import asked, decide, decision, open_requests, write_people
+from tests.support.people import asked, decide, decision, open_requests, send_update, write_people
 
 DOWN = Reply(503, "down")
 
@@ -104,7 +104,7 @@ async def test_waiting_run_stops_at_once_and_says_what_is_not_known(site: Site) 
         async with site.serving():
             handle = await site.start("halted")
             await until_waiting(handle)
-            await handle.execute_update("stop", {"by": "ann@example.com", "reason": "enough"})
+            await send_update(handle, "stop", {"by": "ann@example.com", "reason": "enough"})
             result = await asyncio.wait_for(handle.result(), 20)
 
     assert result.status == "stopped"
@@ -118,10 +118,10 @@ async def test_pause_holds_the_next_attempt_back(site: Site) -> None:
         async with site.serving():
             handle = await site.start("held")
             await until_waiting(handle)
-            await handle.execute_update("pause", {"by": "ann@example.com"})
+            await send_update(handle, "pause", {"by": "ann@example.com"})
             await until_waiting(handle, "paused")
             before = len(peer.seen)
-            await handle.execute_update("resume", {"by": "ann@example.com"})
+            await send_update(handle, "resume", {"by": "ann@example.com"})
             result = await handle.result()
 
     assert (before, len(peer.seen), result.status) == (1, 2, "completed")
@@ -192,7 +192,7 @@ async def test_what_an_agent_does_wrong_still_counts(site: Site) -> None:
         async with site.serving():
             handle = await site.start("wrong")
             (request,) = await asked(handle)
-            await handle.execute_update("stop", {"by": "ann@example.com"})
+            await send_update(handle, "stop", {"by": "ann@example.com"})
             await handle.result()
 
     assert (request.kind, len(peer.seen)) == ("escalation", 2)
@@ -228,10 +228,10 @@ async def test_a_person_who_speaks_to_the_run_lets_it_ask_again(site: Site) -> N
         async with site.serving():
             handle = await site.start("steered")
             (first,) = await asked(handle)
-            await handle.execute_update("pause", {"by": "ann@example.com"})
+            await send_update(handle, "pause", {"by": "ann@example.com"})
             await decide(handle, first, "reject")
-            await handle.execute_update("steer", {"by": "ann@example.com", "text": "Now you may."})
-            await handle.execute_update("resume", {"by": "ann@example.com"})
+            await send_update(handle, "steer", {"by": "ann@example.com", "text": "Now you may."})
+            await send_update(handle, "resume", {"by": "ann@example.com"})
             while not (again := (await open_requests(handle)).requests) or again[0].id == first.id:
                 await asyncio.sleep(0.05)
             await decide(handle, (await asked(handle))[0])
@@ -319,7 +319,7 @@ async def test_call_that_goes_on_failing_is_believed_in_the_end(site: Site, tmp_
     async with site.serving():
         handle = await site.start("believes")
         (request,) = await asked(handle)
-        await handle.execute_update("stop", {"by": "ann@example.com"})
+        await send_update(handle, "stop", {"by": "ann@example.com"})
         await handle.result()
 
     # Once at once, twice within its patience, and not a third time.

@@ -13,7 +13,18 @@ from mandate.workers.dev_server.server import run_private_server
 from mandate.workflows.contracts.run import RunStatus
 from tests.support.agents import Site, conversation, new_site, results_told
 from tests.support.attacks import held_up
-from tests.support.people import ASK_ALL, PEOPLE, asked, decide, decision, open_requests, refusal_of, stop, write_people
+from tests.support.people import (
+    ASK_ALL,
+    PEOPLE,
+    asked,
+    decide,
+    decision,
+    open_requests,
+    refusal_of,
+    send_update,
+    stop,
+    write_people,
+)
 from tests.support.toolkit import calls_of, held
 
 PAY = [{"call": [{"pay": {"order": 1, "amount": 120.0}}]}, {"say": "done"}]
@@ -455,12 +466,12 @@ async def test_a_paused_run_begins_nothing_takes_decisions_and_goes_on(site: Sit
     async with site.serving():
         handle = await site.start("paused")
         (request,) = await asked(handle)
-        await handle.execute_update("pause", {"by": "ann@example.com", "reason": "lunch"})
+        await send_update(handle, "pause", {"by": "ann@example.com", "reason": "lunch"})
         await decide(handle, request)
         await asyncio.sleep(0.5)
         before = len(calls_of(handle.id))
         paused = await _attributes(handle, "paused")
-        await handle.execute_update("resume", {"by": "ann@example.com"})
+        await send_update(handle, "resume", {"by": "ann@example.com"})
         result = await handle.result()
 
     assert before == 0
@@ -476,7 +487,7 @@ async def test_words_of_a_person_reach_the_model_at_the_next_step(site: Site) ->
             handle = await site.start("steered")
             while not calls_of(handle.id):
                 await asyncio.sleep(0.05)
-            await handle.execute_update("steer", {"text": "Be brief.", "by": "ann@example.com"})
+            await send_update(handle, "steer", {"text": "Be brief.", "by": "ann@example.com"})
         result = await handle.result()
         messages = await conversation(site, result.head or "")
 

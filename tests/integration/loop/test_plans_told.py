@@ -11,7 +11,7 @@ from temporalio.exceptions import CancelledError
 from mandate.workflows.contracts.run import RunStatus
 from tests.integration.loop.test_plans import start, statuses, write
 from tests.support.agents import Site, new_site, parts_taken
-from tests.support.people import asked, decide, decision, refusal_of, write_people
+from tests.support.people import asked, decide, decision, refusal_of, send_update, write_people
 from tests.support.toolkit import CALLS, LET_GO, calls_of
 
 BY = "ann@example.com"
@@ -72,11 +72,11 @@ async def test_a_paused_plan_begins_nothing(site: Site) -> None:
     async with site.serving():
         handle = await start(site, "pays")
         await _reached(handle.id, "look")
-        await handle.execute_update("pause", {"by": BY})
+        await send_update(handle, "pause", {"by": BY})
         LET_GO.add(handle.id)
         await asyncio.sleep(0.7)
         before = len(calls_of(handle.id, "pay"))
-        await handle.execute_update("resume", {"by": BY})
+        await send_update(handle, "resume", {"by": BY})
         result = await handle.result()
 
     assert (before, result.status) == (0, RunStatus.COMPLETED)
@@ -94,7 +94,7 @@ async def test_a_stopped_plan_takes_back_what_it_did(site: Site, keep: bool) -> 
     async with site.serving():
         handle = await start(site, "pays")
         await _reached(handle.id, "look")
-        await handle.execute_update("stop", {"by": BY, "reason": "enough", "keep": keep})
+        await send_update(handle, "stop", {"by": BY, "reason": "enough", "keep": keep})
         LET_GO.add(handle.id)
         result = await handle.result()
 

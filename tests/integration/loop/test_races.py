@@ -22,7 +22,7 @@ from mandate.workflows.contracts.run import RunResult
 from mandate.workflows.loop import people, run
 from tests.support.agents import Site, new_site
 from tests.support.attacks import failed_tasks, held_up, place, whole_history
-from tests.support.people import ASK_ALL, asked, decide, decision, open_requests, write_people
+from tests.support.people import ASK_ALL, asked, decide, decision, open_requests, send_update, write_people
 from tests.support.toolkit import calls_of
 
 Handle = WorkflowHandle[Any, Any]
@@ -307,7 +307,7 @@ async def test_a_crowd_cannot_keep_a_run_from_continuing_as_new(site: Site, monk
                 await handle.signal("decide", decision(request, by="cleo@example.com", comment=str(number)))
             await being_checked(handle)
             with pytest.raises(WorkflowUpdateFailedError) as crowded:
-                await handle.execute_update("decide", decision(request, by="bob@example.com"))
+                await send_update(handle, "decide", decision(request, by="bob@example.com"))
             # Nobody would send it again: it counts once the run has left.
             await handle.signal("decide", decision(request))
             await asyncio.sleep(0.3)
@@ -355,7 +355,7 @@ async def test_an_update_to_a_run_that_is_over_is_told_so(site: Site) -> None:
         handle = await site.start("over")
         await handle.result()
         with pytest.raises((RPCError, WorkflowUpdateFailedError)) as error:
-            await handle.execute_update("decide", {"request": "r1", "digest": "A" * 43, "choice": "approve", "by": "a"})
+            await send_update(handle, "decide", {"request": "r1", "digest": "A" * 43, "choice": "approve", "by": "a"})
 
     assert isinstance(error.value, RPCError)
     assert error.value.status is RPCStatusCode.NOT_FOUND

@@ -20,7 +20,7 @@ from tests.support.agents import REQUESTER, Site, conversation, new_site, texts_
 from tests.support.fake_provider.behaviours import NAMED, Answer, Behaviour, Call
 from tests.support.fake_provider.requests import Request
 from tests.support.fake_provider.server import FakeProvider
-from tests.support.people import asked, write_people
+from tests.support.people import asked, send_update, write_people
 
 LET_GO = set[str]()
 """Messages with `held` that the model may answer."""
@@ -308,13 +308,13 @@ async def test_pause_and_steer_in_a_session(site: Site) -> None:
     async with site.serving():
         await say(site, session, "One.", "m1", idle="20s")
         handle = site.agents.handle(session)
-        await handle.execute_update("pause", {"by": REQUESTER})
+        await send_update(handle, "pause", {"by": REQUESTER})
         waiting = asyncio.create_task(say(site, session, "Two.", "m2"))
         await asyncio.sleep(0.7)
         was_held = not waiting.done()
-        await handle.execute_update("resume", {"by": REQUESTER})
+        await send_update(handle, "resume", {"by": REQUESTER})
         reply = await waiting
-        await handle.execute_update("steer", {"by": REQUESTER, "text": "Three."})
+        await send_update(handle, "steer", {"by": REQUESTER, "text": "Three."})
         await asyncio.sleep(1.0)
         last = await say(site, session, "Four.", "m4")
 

@@ -13,7 +13,7 @@ from temporalio.common import RawValue
 from mandate.workers.client import queries
 from mandate.workflows.contracts.run import Progress, RunStatus
 from tests.support.agents import Site, conversation, new_site
-from tests.support.people import ASK_ALL, asked, decide, decision, open_requests, write_people
+from tests.support.people import ASK_ALL, asked, decide, decision, open_requests, send_update, write_people
 from tests.support.toolkit import calls_of, held
 
 Handle = WorkflowHandle[Any, Any]
@@ -36,7 +36,7 @@ async def tell(handle: Handle, via: Via, verb: str, said: Mapping[str, Any]) -> 
     if via == "signal":
         await handle.signal(verb, said)
     else:
-        await handle.execute_update(verb, said)
+        await send_update(handle, verb, said)
 
 
 async def recent(handle: Handle) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from temporalio.client import Client, WorkflowHandle
 from temporalio.common import SearchAttributeKey
 
 from tests.support.agents import REQUESTER, Site, new_site
-from tests.support.people import asked, decide, decision, refusal_of, write_people
+from tests.support.people import asked, decide, decision, refusal_of, send_update, write_people
 from tests.support.toolkit import calls_of
 
 PAY: list[dict[str, Any]] = [{"call": [{"pay": {"order": 1, "amount": 120}}]}, {"say": "done"}]
@@ -103,7 +103,7 @@ async def test_who_may_decide_by_then_is_heard_in_the_task_in_which_the_timer_fi
         async with site.serving():
             result = await handle.result()
     else:
-        update = asyncio.create_task(handle.execute_update("decide", approval))
+        update = asyncio.create_task(send_update(handle, "decide", approval))
         await asyncio.sleep(0.5)
         async with site.serving():
             await update

@@ -10,7 +10,7 @@ from temporalio.client import Client, WorkflowHandle
 from mandate.workers.history.record import read_record
 from mandate.workflows.contracts.run import RunStatus
 from tests.support.agents import Site, continued, new_site
-from tests.support.people import PEOPLE, asked, open_requests, refusal_of, write_people
+from tests.support.people import PEOPLE, asked, open_requests, refusal_of, send_update, write_people
 
 ANN, DAN = "ann@example.com", "dan@example.com"
 CONTROL = {"groups": ["finance"]}
@@ -50,13 +50,13 @@ async def test_message_of_others_is_refused_as_update_and_has_no_effect_as_signa
         handle = await site.start("waits")
         await asked(handle)
         if verb == "resume":
-            await handle.execute_update("pause", {"by": ANN})
+            await send_update(handle, "pause", {"by": ANN})
         updated = await refusal_of(handle, verb, said)
         await handle.signal(verb, said)
         kept = await refusals(handle, 1)
         status = (await open_requests(handle)).status
         record = await read_record(site.client, handle.id, None)
-        await handle.execute_update("stop", {"by": ANN})
+        await send_update(handle, "stop", {"by": ANN})
         result = await handle.result()
 
     assert updated == refusal
@@ -83,13 +83,13 @@ async def test_those_who_may_control_the_run_by_update_and_by_signal(site: Site)
     async with site.serving():
         handle = await site.start("waits")
         await asked(handle)
-        told = [await handle.execute_update(verb, {"by": ANN}) for verb in ("pause", "resume")]
+        told = [await send_update(handle, verb, {"by": ANN}) for verb in ("pause", "resume")]
         await handle.signal("pause", {"by": "bob@example.com"})
         async with asyncio.timeout(30):
             while (await open_requests(handle)).status != "paused":
                 await asyncio.sleep(0.05)
         record = await read_record(site.client, handle.id, None)
-        steered = await handle.execute_update("steer", {"by": ANN, "text": "Use euros."})
+        steered = await send_update(handle, "steer", {"by": ANN, "text": "Use euros."})
         await handle.signal("stop", {"by": ANN, "reason": "enough"})
         result = await handle.result()
 
@@ -109,7 +109,7 @@ async def test_pauses_and_resumes_that_come_together_count_in_their_order(site: 
         await handle.signal("pause", {"by": DAN})
         await refusals(handle, 1)
         status = (await open_requests(handle)).status
-        await handle.execute_update("stop", {"by": ANN})
+        await send_update(handle, "stop", {"by": ANN})
         await handle.result()
 
     assert status == "waiting"
@@ -125,7 +125,7 @@ async def test_without_control_in_the_file_everybody_may_and_nothing_is_looked_u
         handle = await site.start("waits")
         await asked(handle)
         write_people(tmp_path, {**PEOPLE, "control": CONTROL})
-        await handle.execute_update("stop", {"by": "mallory"})
+        await send_update(handle, "stop", {"by": "mallory"})
         result = await handle.result()
 
     assert (result.status, await checks(handle)) == (RunStatus.STOPPED, 0)
@@ -139,7 +139,7 @@ async def test_run_that_continues_as_new_goes_on_looking_up(site: Site) -> None:
         refusal = await refusal_of(handle, "stop", {"by": DAN})
         # Whoever is in the file now.
         write_people(site.folder, {**PEOPLE, "control": {"users": [DAN]}})
-        await handle.execute_update("stop", {"by": DAN})
+        await send_update(handle, "stop", {"by": DAN})
         result = await handle.result()
 
     assert refusal == f"by: {DAN!r} may not stop runs; who may stop runs: group finance"
@@ -153,10 +153,10 @@ async def test_where_the_file_cannot_be_read_a_run_can_be_held_and_ended_and_not
         await asked(handle)
         file.write_text("people: [")
         steered = await refusal_of(handle, "steer", {"by": ANN, "text": "Use euros."})
-        paused = await handle.execute_update("pause", {"by": DAN})
+        paused = await send_update(handle, "pause", {"by": DAN})
         resumed = await refusal_of(handle, "resume", {"by": ANN})
         recent = (await handle.query("progress"))["recent"]
-        stopped = await handle.execute_update("stop", {"by": DAN})
+        stopped = await send_update(handle, "stop", {"by": DAN})
         result = await handle.result()
 
     fault = f"the file of people has a fault in line 1; `mandate validate {file}` tells more"

@@ -35,7 +35,7 @@ from mandate.workflows.contracts.run import RunResult, RunStatus
 from tests.support.agents import Site, new_site
 from tests.support.bare_worker import activity_worker, bare_worker
 from tests.support.gate_workflow import GateWorkflow
-from tests.support.people import asked, decide, write_people
+from tests.support.people import asked, decide, send_update, write_people
 from tests.support.place import BIN, Done
 from tests.support.processes import PROJECT
 from tests.support.temporal_cli import new_shell
@@ -218,7 +218,7 @@ async def _taken_in_early(site: Site) -> WorkflowHandle[Any, RunResult]:
     await asyncio.sleep(0.3)
     async with bare_worker(client.service_client.config.target_host, site.settings):
         await query
-        await handle.execute_update("pause", {"by": BY})
+        await send_update(handle, "pause", {"by": BY})
         await asyncio.sleep(1)
     return handle
 
@@ -280,7 +280,7 @@ async def test_a_reset_as_on_the_page_lets_it_go_on(wedged: Wedged, temporal: De
     await shell.out(f"temporal workflow reset -w {handle.id} --event-id {to} --reason wedged")
 
     again: WorkflowHandle[Any, RunResult] = wedged.site.client.get_workflow_handle(handle.id, result_type=RunResult)
-    await again.execute_update("resume", {"by": BY})
+    await send_update(again, "resume", {"by": BY})
     (request,) = await asked(again)
     await decide(again, request)
     result = await again.result()

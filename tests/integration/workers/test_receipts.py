@@ -18,6 +18,7 @@ from tests.support import gate_stage
 from tests.support.gate_stage import Case, Played
 from tests.support.gate_worker import GateWorker, new_worker
 from tests.support.gate_workflow import step
+from tests.support.people import send_update
 
 CASES = {
     case.name: case
@@ -144,7 +145,7 @@ async def test_core_gives_a_receipt_back_once_it_has_sent_it(client: Client) -> 
     async with parked(client) as (handle, worker):
         # On a busy server one or another query comes with a workflow task.
         for _ in range(6):
-            await handle.execute_update("note")
+            await send_update(handle, "note")
             await handle.query("requests")
         driven = list(worker.record.driven)
 
@@ -181,9 +182,9 @@ async def test_ordinary_queries_are_answered_at_once(client: Client) -> None:
         for _ in range(20):
             await asyncio.gather(*(handle.query("requests") for _ in range(3)))
             with pytest.raises(WorkflowUpdateFailedError):
-                await handle.execute_update("decide_checked", "r9")
+                await send_update(handle, "decide_checked", "r9")
             await asyncio.gather(*(handle.query("requests") for _ in range(3)))
-            await handle.execute_update("note")
+            await send_update(handle, "note")
             await asyncio.gather(*(handle.query("requests") for _ in range(3)))
         driven = list(worker.record.driven)
         await worker.shutdown()
