@@ -336,3 +336,14 @@ def test_schemas_of_plans_are_checked(folder: Folder) -> None:
     folder.plan("q", step, input_schema=None)
 
     assert sorted(folder.load().plans) == ["p", "q"]
+
+
+def test_checks_of_steps_are_named_after_their_steps(folder: Folder) -> None:
+    checks = [{"expect": "result != null"}, {"expect": "result != 1.0"}, {"expect": "true", "name": "own"}]
+    folder.plan("p", {"id": "tell", "agent": "writer", "input": "'x'", "checks": checks})
+
+    plan = folder.load().plans["p"].pinned
+
+    assert [check.name for check in plan.checks] == ["tell_expect_1", "tell_expect_2", "own"]
+    assert plan.plan is not None
+    assert {check.after for check in plan.checks} == {name_tool(plan.plan, plan.plan.steps[0])}
