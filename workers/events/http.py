@@ -1,6 +1,7 @@
 """Events over HTTP: CloudEvents in structured and binary mode, each answered once Temporal has it."""
 
 import asyncio
+import logging
 import socket
 from collections.abc import Mapping
 from contextlib import nullcontext
@@ -8,6 +9,7 @@ from contextlib import nullcontext
 import structlog
 import uvicorn
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -61,7 +63,8 @@ class EventApp:
 
     def to_asgi(self) -> Starlette:
         return Starlette(
-            routes=[Route(PATH, self.receive, methods=["POST"]), Route(HEALTH, self.tell_health, methods=["GET"])]
+            routes=[Route(PATH, self.receive, methods=["POST"]), Route(HEALTH, self.tell_health, methods=["GET"])],
+            exception_handlers={HTTPException: _refuse_request},
         )
 
     async def tell_health(self, _request: Request) -> Response:
@@ -122,6 +125,16 @@ class EventApp:
         return outcome
 
 
+async def _refuse_request(request: Request, error: Exception) -> Response:
+    """Answer a request that is none of those that are taken: another path or another method."""
+    assert isinstance(error, HTTPException)
+    said = {
+        404: f"there is nothing at this path; events are posted to {PATH}, and GET {HEALTH} tells of the process",
+        405: f"{request.method} is not taken here; events are posted to {PATH}, and GET {HEALTH} tells of the process",
+    }
+    return JSONResponse({"error": said.get(error.status_code, error.detail)}, error.status_code, error.headers)
+
+
 async def _read_body(request: Request) -> bytes:
     """Return the whole body, and no more of a larger one than is needed to know that."""
     told = request.headers.get("content-length", "0")
@@ -150,10 +163,17 @@ def _attributes(headers: Mapping[str, str]) -> dict[str, str]:
     }
 
 
+def _drop_color(record: logging.LogRecord) -> bool:
+    """Drop the line for terminals that uvicorn adds to its own, since logs here have all that a record has."""
+    record.__dict__.pop("color_message", None)
+    return True
+
+
 class EventServer(uvicorn.Server):
     """The web server, which leaves signals to whoever runs it."""
 
     def __init__(self, app: EventApp) -> None:
+        logging.getLogger("uvicorn.error").addFilter(_drop_color)
         super().__init__(
             uvicorn.Config(
                 app.to_asgi(),
