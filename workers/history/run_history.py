@@ -198,6 +198,15 @@ class RunHistory:
             going_on.append(waits)
         return ", ".join(going_on) or self.parked.doing
 
+    def describe_activity(self, scheduled: int) -> str | None:
+        """Return the line of an activity under way by the event that scheduled it; `None` for one not known."""
+        activity = self._open.get(scheduled)
+        return activity.line if activity is not None else None
+
+    def find_wait(self, started: int) -> str | None:
+        """Return the line of a call that waits for its next attempt by the event of its timer; else `None`."""
+        return self._waits.get(started)
+
     def _describe_children(self) -> str:
         """Describe the children that the run waits for; empty when there are none."""
         names = [child.workflow_id for child in self.children.open.values()]
@@ -263,6 +272,11 @@ class RunHistory:
             self.budget.go_on(earlier, self.at)
 
     def _carry_over(self, state: RunState) -> None:
+        if state.plan is not None and state.plan.made:
+            # Here: the loop takes long to import, and only plans leave out places of calls.
+            from mandate.workflows.loop.plan import unpack  # noqa: PLC0415 - only for plans
+
+            unpack(state)
         self.pin, self.head, self.step, self.usage = state.agent, state.head, state.step, state.usage
         self.agent, self.effects, self.uncertain = state.agent.name, state.effects, state.uncertain
         self.is_session = state.session is not None
