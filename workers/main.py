@@ -50,6 +50,11 @@ VERBS: Mapping[str, Verb] = {
         "cli.show:show",
         "Show what a run was asked, said and did, and what it cost; it may be going on or have ended in any way.",
     ),
+    "stats": Verb(
+        "cli.stats:stats",
+        "Count runs: how they ended, what they cost, how long they took, what failed, and how long people were waited "
+        "for.",
+    ),
     "inbox": Verb("cli.inbox:inbox", "List all open requests over all runs, those that expire first at the top."),
     "approve": Verb("cli.decide:approve", "Let calls run, as they are or with other arguments."),
     "reject": Verb("cli.decide:reject", "Refuse what is asked; the model is told why. Exit codes as of `approve`."),

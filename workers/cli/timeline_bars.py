@@ -99,7 +99,7 @@ class _Drawing:
 
     def write(self, bar: Bar) -> Text:
         """Return one row."""
-        style = "red" if bar.state not in {*_WELL, "closed", "repeated", "not started"} else STYLES[bar.kind]
+        style = "red" if bar.state not in {*_WELL, "closed", "repeated", "asked", "not started"} else STYLES[bar.kind]
         line = Text(f"{bar.step:>{self._digits}} ", style="dim")
         label = Text(plain_text.make_plain(_describe(bar)), style=style)
         label.truncate(self._label, overflow="ellipsis", pad=True)

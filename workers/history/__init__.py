@@ -17,6 +17,7 @@ timeline_reader: time line, read from events
 time_axis: axis of a time line
 parts: earlier parts of a run
 token_use: tokens of each step's request
+stats: numbers over many runs
 stream: events while a run goes on
 tree: runs below a run, and their ends
 """

@@ -5,6 +5,7 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from mandate.workers.history.run_history import RunHistory
 from mandate.workers.history.stream import events
+from mandate.workers.history.timeline import Timeline
 from mandate.workers.history.timeline_reader import TimelineReader
 
 GONE = "its first parts are not kept by Temporal any more"
@@ -38,3 +39,14 @@ async def read_earlier_parts(client: Client, run: WorkflowExecution, reader: Tim
         history = RunHistory(client.data_converter)
         async for event in events(client, run.id, run_id, wait=False):
             await reader.take(event, history)
+
+
+async def read_whole(client: Client, run: WorkflowExecution) -> tuple[Timeline, RunHistory]:
+    """Return the time line of a run over all its parts, and the history of the newest one."""
+    fetched = [event async for event in events(client, run.id, run.run_id, wait=False)]
+    reader, history = TimelineReader(), RunHistory(client.data_converter)
+    if fetched and fetched[0].workflow_execution_started_event_attributes.continued_execution_run_id:
+        await read_earlier_parts(client, run, reader)
+    for event in fetched:
+        await reader.take(event, history)
+    return reader.timeline, history

@@ -79,6 +79,8 @@ class RunHistory:
     usage: Usage = field(default_factory=Usage)
     usage_below: Usage = field(default_factory=Usage)
     """The part of it that children took which have reported since the run last continued as new."""
+    usage_earlier: Usage = field(default_factory=Usage)
+    """The part of it that the session's earlier run took, which this one goes on with."""
     effects: EffectLog = field(default_factory=EffectLog)
     uncertain: tuple[EffectEntry, ...] = ()
     """Its own calls; of a run that has ended with a result, those of its children too."""
@@ -266,6 +268,7 @@ class RunHistory:
             return
         earlier = RunState.model_validate_json(pinned.earlier)
         self.step, self.usage, self.effects = earlier.step, earlier.usage, earlier.effects
+        self.usage_earlier = earlier.usage
         self.uncertain_below, self.children.made = earlier.uncertain_below, earlier.children_made
         self.parked.go_on(earlier)
         if self.at is not None:

@@ -134,6 +134,8 @@ class Timeline:
     """All requests to people, each as it was asked first."""
     usage_below: Usage = field(default_factory=Usage)
     """What children took that have reported, over all parts."""
+    usage_earlier: Usage = field(default_factory=Usage)
+    """What the session's earlier run took: a session's usage goes on with it."""
     ended: RunEnded | None = None
     missing: str | None = None
     """Reason why the beginning or the end of the run is not here; `None` when all of it is."""

@@ -22,11 +22,12 @@ from mandate.workers.history.events import (
     ResultChecked,
     RunEnded,
 )
-from mandate.workers.history.local_activities import LocalActivity, read_local_activity
+from mandate.workers.history.local_activities import LocalTimes, read_local_activity
 from mandate.workers.history.requests import CHECKS, NOTIFY
 from mandate.workers.history.run_history import ADVANCE_PLAN, KEEP_SESSION, RunHistory
 from mandate.workers.history.timeline import SLOW, Bar, BarKind, Part, Timeline, Word
 from mandate.workflows.contracts.model import Usage
+from mandate.workflows.contracts.request import Request
 from mandate.workflows.rules import plain_text
 
 _ACTIVITIES: dict[str, BarKind] = {"call_model": "model", "verify_result": "check", "probe_call": "probe"}
@@ -63,6 +64,7 @@ class TimelineReader:
     _closed: dict[str, Bar] = field(default_factory=dict)
     """Waits for people that are over, the last by each id of a request."""
     _children: dict[int, Bar] = field(default_factory=dict)
+    _task: LocalTimes = field(default_factory=LocalTimes)
     _pause: Bar | None = None
     _idle: Bar | None = None
     _below: Usage = field(default_factory=Usage)
@@ -109,6 +111,7 @@ class TimelineReader:
     def _note_part(self, taken: _Taken) -> None:
         """Note where a part begins, and what was said."""
         at = taken.at
+        self._task.note(taken.event)
         if taken.event.HasField("workflow_execution_started_event_attributes"):
             started = taken.event.workflow_execution_started_event_attributes
             self.timeline.parts.append(Part(started.original_execution_run_id, at))
@@ -160,21 +163,21 @@ class TimelineReader:
 
     def _add_local(self, taken: _Taken) -> None:
         done, history, at = read_local_activity(taken.event), taken.history, taken.at
-        if done is None or (done.kind in _OWN and not self._is_slow(done)):
+        if done is None:
             return
         drawn: BarKind = _ACTIVITIES.get(done.kind, "own" if done.kind in _OWN else "tool")
-        bar = self._new(drawn, done.subject or done.kind, history.step, done.begun_at or at)
+        begun_at, ended_at = self._task.time(done, at)
+        if done.kind in _OWN and ended_at - begun_at < SLOW:
+            return
+        bar = self._new(drawn, done.subject or done.kind, history.step, begun_at)
         bar.name, bar.is_local, bar.index = done.subject or done.kind, True, done.index
-        bar.taken_at, bar.ended_at = bar.begun_at, max(done.done_at or at, bar.begun_at)
+        bar.taken_at, bar.ended_at = begun_at, ended_at
         bar.state = "done" if done.failure is None else "failed"
         if done.index is not None and done.index < len(history.calls) and drawn == "tool":
             _note_call(bar, history.calls[done.index], history)
         if done.is_repeated:
             bar.state, bar.reason = "repeated", "it took long, and is done again as an ordinary activity"
         _note_outcome(bar, taken)
-
-    def _is_slow(self, done: LocalActivity) -> bool:
-        return done.begun_at is not None and done.done_at is not None and done.done_at - done.begun_at >= SLOW
 
     def _end_timer(self, started: int, at: datetime) -> None:
         if (bar := self._timers.pop(started, None)) is not None:
@@ -219,6 +222,8 @@ class TimelineReader:
                 bar.index = request.index if history.is_plan else None
                 self._requests[name] = bar
                 self.timeline.requests.append(request)
+                if request.kind == "question" and request.server is not None:
+                    self._note_asked(request)
             self._requests[name].waits_for = request.waits_for or self._requests[name].waits_for
         for name in [name for name in self._requests if name not in requests]:
             bar = self._closed[name] = self._requests.pop(name)
@@ -242,9 +247,19 @@ class TimelineReader:
         open_now = {child.number for child in history.children.open.values()}
         for number in [number for number in self._children if number not in open_now]:
             _report(self._children.pop(number), known.get(number), at)
+        if history.usage_earlier.model_calls:
+            self.timeline.usage_earlier = history.usage_earlier
         if history.usage_below != self._below and (self.timeline.ended is None):
             self.timeline.usage_below = self.timeline.usage_below + _difference(history.usage_below, self._below)
             self._below = history.usage_below
+
+    def _note_asked(self, request: Request) -> None:
+        """Note that a call did not fail: the server of its tool asks before it goes on."""
+        for bar in reversed(self.timeline.bars):
+            if bar.kind == "tool" and bar.index == request.index and bar.step == request.step:
+                if bar.state == "failed":
+                    bar.state, bar.reason = "asked", ""
+                return
 
     def _end(self, taken: _Taken) -> None:
         told, at = next((one for one in taken.happened if isinstance(one, RunEnded)), None), taken.at

@@ -154,7 +154,7 @@ def _place(bar: Bar, axis: Axis, last: datetime) -> Row:
         taken = end
     attempts = f" ({quantities.count_noun(bar.attempts, 'attempt')})" if bar.attempts > 1 else ""
     title = f"{bar.name}: {bar.label}" if bar.kind == "person" else f"{bar.label}{attempts}"
-    is_well = bar.state in {"done", OPEN, "closed", "repeated", "not started"}
+    is_well = bar.state in {"done", OPEN, "closed", "repeated", "asked", "not started"}
     states = "" if is_well else " bad"
     detail = bar.reason if bar.kind == "person" or bar.state not in {"done", OPEN} or bar.attempts > 1 else ""
     if bar.waits_for:
