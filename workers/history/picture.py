@@ -1,5 +1,6 @@
 """A run as a picture: its record, its time line and its conversation, in bounded size."""
 
+import json
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -38,6 +39,10 @@ class Picture:
     steps: list[StepResult] = field(default_factory=list)
     """Of a plan."""
     models: ModelTable | None = None
+    answer: str | None = None
+    """The run's answer, without what is sensitive in it."""
+    answer_missing: str | None = None
+    """Reason why an answer that there is is not here; `None` when it is."""
     store_missing: str | None = None
     """Reason why the conversation is not here, as one sentence; `None` when it is."""
 
@@ -72,7 +77,7 @@ async def read_picture(
 ) -> Picture:
     """Return the picture of a run; where the store at `store` cannot be read, without what is there, and with why."""
     picture = Picture(record, timeline, read_at)
-    head = record.history.head
+    head, pin = record.history.head, record.history.pin
     if head is None or not (has_messages or record.history.is_plan):
         return picture
     try:
@@ -82,6 +87,11 @@ async def read_picture(
         picture.store_missing = str(error)
     except (OSError, ValidationError, ValueError, KeyError) as error:
         picture.store_missing = f"the store cannot be read: {wording.shorten(str(error), 200)}"
+    if picture.store_missing is not None and record.output is not None:
+        if pin is not None and any(tool.sensitive for tool in pin.tools):
+            picture.answer_missing = "it may repeat sensitive arguments, which only the conversation tells"
+        else:
+            picture.answer = _write(record.output)
     return picture
 
 
@@ -108,6 +118,8 @@ async def _read(stored: Conversation, head: Digest, picture: Picture, *, full: b
         await _read_steps(stored, head, picture, labels)
     picture.pending = await stored.pending(picture.record)
     picture.record = await stored.fill_output(picture.record)
+    if picture.record.output is not None:
+        picture.answer = stored.strike(_write(picture.record.output))
 
 
 async def _read_steps(stored: Conversation, head: Digest, picture: Picture, labels: Iterable[str]) -> None:
@@ -128,6 +140,10 @@ def _sum_up(bars: Iterable[Bar]) -> Mapping[int, Usage]:
         if bar.kind == "model" and bar.usage is not None:
             usages[bar.step] = bar.usage
     return usages
+
+
+def _write(output: JsonValue) -> str:
+    return output if isinstance(output, str) else json.dumps(output, ensure_ascii=False, indent=2)
 
 
 def shorten_message(message: Said, limit: int) -> Said:

@@ -280,11 +280,11 @@ class Conversation:
                 text = strike_sensitive(text, definition.tool, self._given.get(part.call_id, {}))
             return {**part.model_dump(mode="json"), "text": text}
         if isinstance(part, TextPart):
-            return {**part.model_dump(mode="json"), "text": self._struck(part.text)}
+            return {**part.model_dump(mode="json"), "text": self.strike(part.text)}
         return part.model_dump(mode="json")
 
-    def _struck(self, text: str) -> str:
-        """Return `text` without the sensitive arguments of calls, which models may repeat."""
+    def strike(self, text: str) -> str:
+        """Return `text` without the sensitive arguments of the calls that were read, which models may repeat."""
         for tool, arguments in self._sensitive:
             text = strike_sensitive(text, tool, arguments)
         return text

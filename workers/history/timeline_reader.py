@@ -25,7 +25,7 @@ from mandate.workers.history.events import (
 from mandate.workers.history.local_activities import LocalTimes, read_local_activity
 from mandate.workers.history.requests import CHECKS, NOTIFY
 from mandate.workers.history.run_history import ADVANCE_PLAN, KEEP_SESSION, RunHistory
-from mandate.workers.history.timeline import SLOW, Bar, BarKind, Part, Timeline, Word
+from mandate.workers.history.timeline import OPEN, SLOW, Bar, BarKind, Part, Timeline, Word
 from mandate.workflows.contracts.model import Usage
 from mandate.workflows.contracts.request import Request
 from mandate.workflows.rules import plain_text
@@ -216,14 +216,7 @@ class TimelineReader:
         requests = history.parked.requests
         for name, request in requests.items():
             if name not in self._requests:
-                # A run that a person has let go on may name its next request as it did the last.
-                bar = self._new("person", request.title, request.step, request.requested_at)
-                bar.name, bar.request, bar.waits_for = name, request.kind, request.waits_for
-                bar.index = request.index if history.is_plan else None
-                self._requests[name] = bar
-                self.timeline.requests.append(request)
-                if request.kind == "question" and request.server is not None:
-                    self._note_asked(request)
+                self._requests[name] = self._reopen(request) or self._open_request(request, history)
             self._requests[name].waits_for = request.waits_for or self._requests[name].waits_for
         for name in [name for name in self._requests if name not in requests]:
             bar = self._closed[name] = self._requests.pop(name)
@@ -252,6 +245,23 @@ class TimelineReader:
         if history.usage_below != self._below and (self.timeline.ended is None):
             self.timeline.usage_below = self.timeline.usage_below + _difference(history.usage_below, self._below)
             self._below = history.usage_below
+
+    def _open_request(self, request: Request, history: RunHistory) -> Bar:
+        bar = self._new("person", request.title, request.step, request.requested_at)
+        bar.name, bar.request, bar.waits_for = request.id, request.kind, request.waits_for
+        bar.index = request.index if history.is_plan else None
+        self.timeline.requests.append(request)
+        if request.kind == "question" and request.server is not None:
+            self._note_asked(request)
+        return bar
+
+    def _reopen(self, request: Request) -> Bar | None:
+        """Return the bar of a request that was closed for a moment: a run that continues as new waits for nobody."""
+        bar = self._closed.get(request.id)
+        if bar is None or bar.state != "closed" or bar.begun_at != request.requested_at:
+            return None
+        bar.ended_at, bar.state = None, OPEN
+        return self._closed.pop(request.id)
 
     def _note_asked(self, request: Request) -> None:
         """Note that a call did not fail: the server of its tool asks before it goes on."""

@@ -125,7 +125,7 @@ def _fill(picture: Picture, *, full: bool) -> dict[str, Any]:
         "usage": wording.describe_usage(history.sum_usage()),
         "budget": budget_use.list_rows(record.budget) if record.budget is not None else [],
         "budget_head": budget_use.HEAD,
-        "output": _write(record.output, limit) if record.output is not None else None,
+        "output": _cut(picture.answer, limit) if picture.answer is not None else None,
         "uncertain": history.list_uncertain(),
         "describe_cost": wording.describe_cost,
     }
