@@ -125,7 +125,7 @@ class Word:
 
 @dataclass(slots=True)
 class Timeline:
-    """What a run did when, over all its parts."""
+    """Bars of a run, what was said to it, and its parts."""
 
     bars: list[Bar] = field(default_factory=list)
     words: list[Word] = field(default_factory=list)
