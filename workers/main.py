@@ -50,11 +50,6 @@ VERBS: Mapping[str, Verb] = {
         "cli.show:show",
         "Show what a run was asked, said and did, and what it cost; it may be going on or have ended in any way.",
     ),
-    "stats": Verb(
-        "cli.stats:stats",
-        "Count runs: how they ended, what they cost, how long they took, what failed, and how long people were waited "
-        "for.",
-    ),
     "inbox": Verb("cli.inbox:inbox", "List all open requests over all runs, those that expire first at the top."),
     "approve": Verb("cli.decide:approve", "Let calls run, as they are or with other arguments."),
     "reject": Verb("cli.decide:reject", "Refuse what is asked; the model is told why. Exit codes as of `approve`."),
@@ -91,6 +86,11 @@ VERBS: Mapping[str, Verb] = {
     "budget": Verb(
         "cli.budget:budget",
         "Show what budgets beyond one run have spent, hold and have left in this day or month, or in earlier ones.",
+    ),
+    "stats": Verb(
+        "cli.stats:stats",
+        "Count runs: how they ended, what they cost, how long they took, what failed, and how long people were waited "
+        "for.",
     ),
     "cache": Verb("cli.cache:cache", "List the results of read tools that are kept for equal calls, or remove them."),
     "demo": Verb(

@@ -57,7 +57,7 @@ def print_timeline(out: Output, timeline: Timeline, now: datetime, *, full: bool
     if full or left_out <= 0:
         rows = [drawing.write(bar) for bar in bars]
     else:
-        hidden = Text(f"{'':>4} … {quantities.count_noun(left_out, 'bar')} more, see --full", style="dim")
+        hidden = Text(f"{'':>4} … {quantities.count_noun(left_out, 'more bar')}, see --full", style="dim")
         shown = [*bars[:FIRST_ROWS], *bars[len(bars) - ROWS + FIRST_ROWS :]]
         rows = [drawing.write(bar) for bar in shown]
         rows.insert(FIRST_ROWS, hidden)

@@ -79,7 +79,7 @@ def test_hundreds_of_bars_are_cut_in_the_middle(capsys: pytest.CaptureFixture[st
     short, full = drawn(capsys, line), drawn(capsys, line, full=True)
 
     assert len(short) == 3 + ROWS + 1
-    assert "… 280 bars more, see --full" in short[3 + 30]
+    assert "… 280 more bars, see --full" in short[3 + 30]
     assert "look 399" in short[-1]
     assert len(full) == 3 + 400
 

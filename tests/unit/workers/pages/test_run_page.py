@@ -128,7 +128,7 @@ def test_a_large_run_is_bounded_and_says_how_to_see_the_rest() -> None:
 
     page, whole = render_run(made, program="mandate"), render_run(made, program="mandate", full=True)
 
-    assert "40 bars more; <code>mandate show shop-1 --html FILE --full</code> has all" in page
+    assert "40 more bars; <code>mandate show shop-1 --html FILE --full</code> has all" in page
     assert f"look {FIRST_ROWS - 1}<" in page
     assert f"look {FIRST_ROWS}<" not in page
     assert f"look {FIRST_ROWS + 40}<" in page
@@ -142,7 +142,7 @@ def test_messages_that_are_left_out_are_counted_where_they_stood() -> None:
 
     page = render_run(picture(messages=messages, left_out=900), program="mandate")
 
-    assert page.index("word 49") < page.index("900 messages more") < page.index("word 950")
+    assert page.index("word 49") < page.index("900 more messages") < page.index("word 950")
 
 
 def test_a_run_that_goes_on_says_so() -> None:
