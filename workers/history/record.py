@@ -163,7 +163,7 @@ async def read_record(
         reader.note_pending(described.raw_description)
     if described.status is WorkflowExecutionStatus.CANCELED:
         _take_memo(history, await described.memo())
-    status = history.ended.status if history.ended is not None else history.parked.status
+    status = find_status(history, described.status)
     earlier = [Told(None, f"{closed.id} is {closed.outcome}: {closed.reason}") for closed in history.parked.earlier]
     diagnosis = await diagnose_described(client, described.raw_description)
     retry = find_retry(described.raw_description)
@@ -180,6 +180,15 @@ async def read_record(
         place=read_place(described.raw_info),
         children=await read_children(client, history.children),
     )
+
+
+def find_status(history: RunHistory, status: WorkflowExecutionStatus | None) -> str:
+    """Return how a run ended, or how it stands; of one whose end cannot be read, what Temporal says: its `status`."""
+    if history.ended is not None:
+        return history.ended.status
+    if status in {None, WorkflowExecutionStatus.RUNNING, WorkflowExecutionStatus.CONTINUED_AS_NEW}:
+        return history.parked.status
+    return "cancelled" if status is WorkflowExecutionStatus.CANCELED else status.name.lower()
 
 
 def _told(happened: Sequence[Happening]) -> Iterator[Told]:

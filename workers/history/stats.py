@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from pydantic import JsonValue
-from temporalio.client import Client, WorkflowExecution, WorkflowExecutionStatus
+from temporalio.client import Client, WorkflowExecution
 from temporalio.service import RPCError, RPCStatusCode
 
 from mandate.workers.client import trees
 from mandate.workers.history.parts import read_whole
+from mandate.workers.history.record import find_status
 from mandate.workers.history.run_history import RunHistory
 from mandate.workers.history.timeline import Bar, Timeline
 from mandate.workflows.contracts.model import Usage
@@ -323,20 +324,11 @@ async def _count_run(client: Client, stats: Stats, run: WorkflowExecution, agent
     if (gaps := _describe_gaps(timeline)) is not None:
         stats.unread.append(Unread(run.id, run.run_id, gaps, is_counted=True))
     history.agent = history.agent or trees.read_attribute(run, "AgentName")
-    stats.add(timeline, history, _find_status(run, history))
+    stats.add(timeline, history, find_status(history, run.status))
 
 
 def _find_agent(run: WorkflowExecution, history: RunHistory) -> str | None:
     return history.agent or trees.read_attribute(run, "AgentName")
-
-
-def _find_status(run: WorkflowExecution, history: RunHistory) -> str:
-    """Return how a run ended, or how it stands; of one that cannot be read, what the list of runs says."""
-    if history.ended is not None:
-        return history.ended.status
-    if run.status in {None, WorkflowExecutionStatus.RUNNING, WorkflowExecutionStatus.CONTINUED_AS_NEW}:
-        return history.parked.status
-    return str(run.status.name).lower()
 
 
 def _describe_gaps(timeline: Timeline) -> str | None:

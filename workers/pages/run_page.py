@@ -35,6 +35,9 @@ LINE_CHARACTERS = 100
 LISTED = 300
 """Requests, words and steps in each list unless all are wanted: the last ones."""
 
+NARROWEST_BAR = 0.0025
+"""Share of the axis that a bar has at least."""
+
 NARROWEST_LABEL = 0.07
 """Share of the axis that a length needs to be written in it."""
 
@@ -152,6 +155,8 @@ def _place(bar: Bar, axis: Axis, last: datetime) -> Row:
         taken = min(max(axis.place(bar.taken_at), start), end)
     elif bar.ended_at is None and bar.kind not in WAITS:
         taken = end
+    # What took no time to speak of is seen all the same.
+    width = max(end - taken, NARROWEST_BAR)
     attempts = f" ({quantities.count_noun(bar.attempts, 'attempt')})" if bar.attempts > 1 else ""
     title = f"{bar.name}: {bar.label}" if bar.kind == "person" else f"{bar.label}{attempts}"
     is_well = bar.state in {"done", OPEN, "closed", "repeated", "asked", "not started"}
@@ -167,7 +172,7 @@ def _place(bar: Bar, axis: Axis, last: datetime) -> Row:
         plain_text.shorten(detail),
         f"{write_length(ended - bar.begun_at)}{'' if bar.ended_at is not None else ' so far'}",
         (_percent(start), _percent(taken - start)) if taken > start else None,
-        (_percent(taken), _percent(end - taken)),
+        (_percent(min(taken, 1 - width)), _percent(width)),
         f"{bar.kind}{states}{' open' if bar.ended_at is None else ''}{' wait' if bar.kind in WAITS else ''}",
     )
 
