@@ -57,7 +57,24 @@ def _write(file: Path, content: bytes, *, overwrite: bool) -> None:
     try:
         with os.fdopen(handle, "wb") as made:
             made.write(content)
-        # A link is refused where something is; a rename would replace it.
-        Path(file).hardlink_to(name)
+        _give_name(Path(name), file)
     finally:
         Path(name).unlink(missing_ok=True)
+
+
+def _give_name(made: Path, file: Path) -> None:
+    """Give a file its name, unless something has that.
+
+    Raises:
+        FileExistsError: something has.
+    """
+    try:
+        # A link is refused where something is; a rename would replace it.
+        file.hardlink_to(made)
+    except FileExistsError:
+        raise
+    except OSError:
+        # Some file systems have no links.
+        if file.exists():
+            raise FileExistsError from None
+        made.rename(file)

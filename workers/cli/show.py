@@ -127,10 +127,7 @@ async def show(
         raise CliError("--board goes without --follow, --tokens and --tree")
     if (timeline or html is not None) and (follow or tokens or tree or board):
         raise CliError("--timeline and --html go without --follow, --tokens, --tree and --board")
-    if html is None and overwrite:
-        raise CliError("--overwrite goes with --html")
-    if html is not None:
-        run_file.check_target(html, overwrite=overwrite)
+    _check_page(call, html, overwrite=overwrite)
     async with connected(call, of_runs=True) as connection:
         note_start(call, connection)
         if tree:
@@ -149,6 +146,17 @@ async def show(
             return await _follow(call, connection, run, run_id)
         await _show(call, connection, run, run_id, full=full)
     return 0
+
+
+def _check_page(call: Invocation, html: Path | None, *, overwrite: bool) -> None:
+    """Refuse a page that cannot be written, before anything is read for it."""
+    if html is None:
+        if overwrite:
+            raise CliError("--overwrite goes with --html")
+        return
+    if str(html) == run_file.STDOUT and call.out.as_json:
+        raise CliError("--html - writes the page to stdout, where -o json writes; name a file for one of them")
+    run_file.check_target(html, overwrite=overwrite)
 
 
 async def _is_request(call: Invocation, connection: Connection, name: str) -> bool:
@@ -241,9 +249,9 @@ async def _show_timeline(
     )
     if html is not None:
         run_file.write_page(call, picture, html, overwrite=overwrite, full=full)
-    if call.out.as_json and str(html) != "-":
+    if call.out.as_json:
         call.out.json(picture.to_json())
-    elif is_drawn and str(html) != "-":
+    elif is_drawn and str(html) != run_file.STDOUT:
         run_text.print_heading(call.out, record, connection.run_url(name, record.run_id))
         timeline_bars.print_timeline(call.out, timeline, picture.read_at, full=full)
         if picture.store_missing is not None and record.history.is_plan:

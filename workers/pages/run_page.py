@@ -4,7 +4,7 @@ import base64
 import functools
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from importlib import resources
@@ -28,6 +28,11 @@ ROWS = 500
 
 TEXT_CHARACTERS = 4_000
 """Of one text, unless whole texts are wanted."""
+
+PAGE_CHARACTERS = 2_000_000
+"""Of all messages, unless whole texts are wanted: after that each text has its beginning only."""
+
+BEGINNING_CHARACTERS = 200
 
 LINE_CHARACTERS = 100
 """Of a call or a result that is not opened."""
@@ -116,12 +121,16 @@ def _fill(picture: Picture, *, full: bool) -> dict[str, Any]:
         "compressed": [f"{write_length(one.length)} from {format_moment(one.begun_at)}" for one in _longest(axis)],
         "more_compressed": max(len(axis.breaks) - 5, 0) if axis is not None else 0,
         "kinds": list(dict.fromkeys(row.bar.kind for row in rows)),
-        "messages": [_describe_message(message, limit) for message in picture.messages],
+        "messages": list(_describe_messages(picture.messages, limit)),
         "pending": [_describe_pending(call, limit) for call in picture.pending],
         "asked": asked[-listed:] if listed else asked,
         "asked_before": max(len(asked) - listed, 0) if listed else 0,
-        "words": line.words[-listed:] if listed else line.words,
+        "words": [
+            (word.at, word.step, _cut(word.line, limit)) for word in (line.words[-listed:] if listed else line.words)
+        ],
         "words_before": max(len(line.words) - listed, 0) if listed else 0,
+        "plan_steps": picture.steps[:listed] if listed else picture.steps,
+        "plan_steps_after": max(len(picture.steps) - listed, 0) if listed else 0,
         "steps": steps[-listed:] if listed else steps,
         "steps_before": max(len(steps) - listed, 0) if listed else 0,
         "models": list(picture.models) if picture.models is not None else [],
@@ -202,6 +211,21 @@ def _list_requests(picture: Picture, limit: int | None) -> Iterator[Asked]:
         waited = write_length(max(ended - request.requested_at, timedelta(0)))
         arguments = _write(request.arguments, limit) if request.arguments else ""
         yield Asked(request, arguments, ", ".join(bar.waits_for), outcome, waited)
+
+
+def _describe_messages(messages: Iterable[Said], limit: int | None) -> Iterator[dict[str, Any]]:
+    """Yield messages as the template takes them; together they stay within a page that can be used."""
+    written = 0
+    for message in messages:
+        described = _describe_message(message, limit)
+        if limit is not None and written + _measure(described) > PAGE_CHARACTERS:
+            described = _describe_message(message, BEGINNING_CHARACTERS)
+        written += _measure(described)
+        yield described
+
+
+def _measure(described: Mapping[str, Any]) -> int:
+    return sum(len(part["text"]) for part in described["parts"])
 
 
 def _describe_message(message: Said, limit: int | None) -> dict[str, Any]:

@@ -34,13 +34,6 @@ TURNS: dict[str, Any] = {
     "holds": [{"call": [{"look": {"what": "h", "held": True}}]}, {"say": "Seen."}],
     "fails": [{"call": [{"look_bad": {}}]}, {"say": "Nothing is there."}],
 }
-PLAN = {
-    "name": "both",
-    "steps": [
-        {"id": "first", "agent": "fails", "input": "'Look.'"},
-        {"id": "each", "tool": "look", "for_each": "['a', 'b']", "input": "{'what': item}", "depends_on": ["first"]},
-    ],
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +171,7 @@ async def test_a_page_is_written_whole_once_and_not_over_another_file(desk: Desk
     [
         (("--timeline", "--tree"), "--timeline and --html go without --follow, --tokens, --tree and --board"),
         (("--overwrite",), "--overwrite goes with --html"),
+        (("--html", "-", "--overwrite"), "--overwrite goes with a file, and --html - writes to stdout"),
         (("--html", "/"), "--html '/' is a folder; name a file in it"),
         (("--html", "/no/where/a.html"), "--html '/no/where/a.html': there is no folder '/no/where'"),
         (("--html", "/dev/null", "--overwrite"), "--html '/dev/null' is no ordinary file; `-` writes to stdout"),

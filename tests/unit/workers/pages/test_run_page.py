@@ -14,13 +14,13 @@ from mandate.workers.history.picture import Picture
 from mandate.workers.history.record import Record, Said
 from mandate.workers.history.run_history import RunHistory
 from mandate.workers.history.timeline import Bar, Word
-from mandate.workers.pages.run_page import FIRST_ROWS, ROWS, TEXT_CHARACTERS, render_run
+from mandate.workers.pages.run_page import FIRST_ROWS, PAGE_CHARACTERS, ROWS, TEXT_CHARACTERS, render_run
 from tests.support.people import bare_request
 from tests.support.timelines import at, bar, load, read, timeline
 
 HOSTILE = (
     "<script>alert(1)</script><img src=x onerror=alert(2)>\"'><a href='javascript:alert(3)'>x</a>"
-    "{{ 7 * 7 }}</style></title>\x1b[31mred\u202egnp.exe\u2066\u200b\x00"
+    "{{ 7 * 7 }}</style></title>\x1b[31mred\u202egnp.exe\u2066\u200b\x00\ud800"
 )
 
 URL = re.compile(r"""(?:src|href|action|url|data|poster|srcset)\s*=\s*["']?(?!#)""")
@@ -135,6 +135,16 @@ def test_a_large_run_is_bounded_and_says_how_to_see_the_rest() -> None:
     assert "5 more characters, see --full" in page
     assert f"look {FIRST_ROWS}<" in whole
     assert "more characters" not in whole
+
+
+def test_many_long_messages_stay_a_page_that_can_be_opened() -> None:
+    parts = [{"kind": "text", "text": "x" * TEXT_CHARACTERS} for _ in range(20)]
+    made = picture(messages=[said(*parts, step=step) for step in range(200)])
+
+    page = render_run(made, program="mandate")
+
+    assert len(page) < 1.6 * PAGE_CHARACTERS
+    assert "3,800 more characters, see --full" in page
 
 
 def test_messages_that_are_left_out_are_counted_where_they_stood() -> None:
