@@ -71,23 +71,25 @@ class LocalTimes:
     length, and often less than nothing.
     """
 
-    _task_at: datetime | None = None
+    _tasks: list[datetime] = field(default_factory=list)
+    """Beginnings of the last two tasks."""
     _done: list[tuple[datetime, timedelta, datetime]] = field(default_factory=list)
     """Beginning, length and end by the workflow's clock, of those of this task."""
 
     def note(self, event: HistoryEvent) -> None:
         """Take in the next event: a task of the workflow may begin with it."""
-        kind = event.WhichOneof("attributes")
-        if kind == "workflow_execution_started_event_attributes":
-            self._task_at, self._done = event.event_time.ToDatetime(UTC), []
-        elif kind == "workflow_task_started_event_attributes" and event.event_id > 3:
-            # The first task has the time at which the workflow was started.
-            self._task_at, self._done = event.event_time.ToDatetime(UTC), []
+        if event.HasField("workflow_task_started_event_attributes"):
+            self._tasks = [*self._tasks[-1:], event.event_time.ToDatetime(UTC)]
+            self._done = []
 
     def time(self, activity: LocalActivity, at: datetime) -> tuple[datetime, datetime]:
         """Return beginning and end of an activity whose marker was written at `at`."""
-        begun_at, done_at, task_at = activity.begun_at, activity.done_at, self._task_at
-        if begun_at is None or done_at is None or task_at is None:
+        begun_at, done_at = activity.begun_at, activity.done_at
+        if begun_at is None or done_at is None:
+            return at, at
+        # One that outlives its task has its marker after the beginning of the next.
+        task_at = max((task for task in self._tasks if task <= done_at), default=None)
+        if task_at is None:
             return at, at
         # One that begins after another has ended has waited for it.
         before = [end for begun, length, end in self._done if begun + length <= begun_at]

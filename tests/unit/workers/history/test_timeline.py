@@ -1,11 +1,12 @@
 """Bars of runs, from histories as servers have written them."""
 
-from datetime import timedelta
+from datetime import UTC, timedelta
 
 import pytest
 from temporalio.api.workflowservice.v1 import DescribeWorkflowExecutionResponse
 
 from mandate.workers.converter import data_converter
+from mandate.workers.history.local_activities import LocalTimes, read_local_activity
 from mandate.workers.history.run_history import RunHistory
 from mandate.workers.history.timeline import Timeline, write_length
 from mandate.workers.history.timeline_reader import TimelineReader
@@ -223,3 +224,17 @@ async def test_a_local_activity_that_took_long_is_long() -> None:
 
     assert timedelta(seconds=0.39) < max(lengths) < timedelta(seconds=0.42)
     assert sorted(lengths)[-2] < timedelta(seconds=0.05)
+
+
+@pytest.mark.parametrize("name", ["0.5-local", "0.6-spent", "0.9-led", "1.0-planned"])
+async def test_the_first_local_activity_does_not_last_from_the_start_of_the_run(name: str) -> None:
+    """A run may wait long for its first worker, and that is no work."""
+    times, history = LocalTimes(), load(name)
+    for event in history.events:
+        times.note(event)
+        done = read_local_activity(event)
+        if done is not None and done.kind == "pin_agent":
+            begun_at, ended_at = times.time(done, event.event_time.ToDatetime(UTC))
+            break
+
+    assert timedelta(0) <= ended_at - begun_at < timedelta(seconds=0.05)
