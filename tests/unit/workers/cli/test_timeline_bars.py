@@ -1,5 +1,7 @@
 """Rows of a time line in the terminal."""
 
+import subprocess
+import sys
 from datetime import datetime
 
 import pytest
@@ -106,3 +108,9 @@ def test_what_could_not_be_read_is_said(capsys: pytest.CaptureFixture[str]) -> N
     err = capsys.readouterr().err
     assert "its first parts are gone" in err
     assert "3 events of the history could not be read" in err
+
+
+def test_a_time_line_in_the_terminal_needs_no_templates() -> None:
+    code = "import sys, mandate.workers.cli.show, mandate.workers.cli.stats; sys.exit('jinja2' in sys.modules)"
+
+    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0
