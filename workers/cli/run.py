@@ -141,7 +141,7 @@ async def run(
             return await watch(call, connection, handle.id, handle.first_execution_run_id)
 
 
-def demand_id(workflow_id: str | None, *, again: bool) -> None:
+def demand_id(workflow_id: str | None, *, again: bool = False) -> None:
     """Refuse an id that is none, and --again without one."""
     if again and workflow_id is None:
         raise CliError("--again goes with --id, and starts another run under that id")

@@ -407,13 +407,12 @@ async def _catalog(
         endpoints=endpoints,
         plans=plans,
     )
-    agents = catalog.agents.values()
-    if faults := (*readiness.script_faults(catalog, settings), *people.faults_for(agents, settings)):
+    if faults := (*readiness.script_faults(catalog, settings), *people.faults_for(catalog.members, settings)):
         raise FileError(faults)
     more = [
         *readiness.missing_keys(catalog, settings),
         *await readiness.closed_hosts(catalog, settings),
-        *people.warnings_for(agents, settings),
+        *people.warnings_for(catalog.members, settings),
     ]
     return replace(catalog, warnings=(*catalog.warnings, *more))
 
