@@ -26,6 +26,9 @@ from mandate.workflows.rules.decisions import format_time
 
 OVERLAPS = ", ".join(get_args(Overlap))
 
+LAST_YEAR = 2100
+"""The first that the server does not fire in; it says so of times after it."""
+
 _HEAD = ("schedule", "starts", "when", "next", "last run")
 
 schedule = typer.Typer(
@@ -291,6 +294,8 @@ def _read_time(written: str, zone: tzinfo) -> datetime:
     aware = moment if moment.tzinfo is not None else moment.replace(tzinfo=zone)
     if aware <= datetime.now(UTC):
         raise CliError(f"--at {written!r} is over: {_write_time(aware.astimezone(UTC))}; give a time to come")
+    if aware.year >= LAST_YEAR:
+        raise CliError(f"--at {written!r} is too late: the server fires until the end of {LAST_YEAR - 1}")
     return aware
 
 

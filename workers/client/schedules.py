@@ -29,6 +29,7 @@ from temporalio.client import (
 from temporalio.service import RPCError, RPCStatusCode
 
 from mandate.workers.client.start_requests import name_plan, summarize
+from mandate.workflows.contracts.budget_file import find_time_zone
 from mandate.workflows.contracts.plan import PlanRequest
 from mandate.workflows.contracts.run import AGENT_WORKFLOW, PLAN_WORKFLOW, TASK_TIMEOUT, StartRequest
 from mandate.workflows.rules import quantities
@@ -88,13 +89,18 @@ class Timing:
     def _list_utc(self) -> list[datetime]:
         return sorted(one.astimezone(UTC) for one in self.at)
 
+    def _list_calendars(self) -> list[ScheduleCalendarSpec]:
+        """Return the single times in the zone of the cron lines: the server reads both in the same one."""
+        zone = find_time_zone(self.time_zone) if self.cron and self.time_zone is not None else UTC
+        return [_to_calendar(one.astimezone(zone)) for one in self._list_utc()]
+
     def to_spec(self) -> ScheduleSpec:
         """Return the times as Temporal takes them."""
         return ScheduleSpec(
-            calendars=[_to_calendar(one) for one in self._list_utc()],
+            calendars=self._list_calendars(),
             cron_expressions=list(self.cron),
             intervals=[ScheduleIntervalSpec(every=one) for one in self.every],
-            time_zone_name=self.time_zone,
+            time_zone_name=self.time_zone if self.cron else None,
             jitter=self.jitter,
         )
 

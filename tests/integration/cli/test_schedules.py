@@ -122,12 +122,20 @@ async def test_a_schedule_of_one_time_fires_once(place: Place) -> None:
 
 
 async def test_one_time_is_of_the_zone_that_is_named(place: Place) -> None:
-    at = ("--at", "2199-12-24T18:00", "--at", "2199-12-25T18:00:30+02:00", "--time-zone", "Europe/Berlin")
+    at = ("--at", "2099-12-24T18:00", "--at", "2099-12-25T18:00:30+02:00", "--time-zone", "Europe/Berlin")
     made = await place.run("schedule", "create", "zoned", "Write.", "--agent", "writer", *at)
 
     lines = made.out.splitlines()
-    assert "When      once at 2199-12-24 17:00:00 UTC, once at 2199-12-25 16:00:30 UTC" in lines
-    assert any(line.startswith("Next      2199-12-24 17:00 UTC, 2199-12-25 16:00:30 UTC") for line in lines)
+    assert "When      once at 2099-12-24 17:00:00 UTC, once at 2099-12-25 16:00:30 UTC" in lines
+    assert "Next      2099-12-24 17:00 UTC, 2099-12-25 16:00:30 UTC" in lines
+
+
+async def test_one_time_beside_cron_lines_is_the_same_moment(place: Place) -> None:
+    at = ("--at", "2099-12-24T18:00", "--cron", "0 9 1 1 * 2099", "--time-zone", "Europe/Berlin")
+    made = await asked(place, "create", "beside", "Write.", "--agent", "writer", *at)
+
+    assert made["when"] == "cron 0 9 1 1 * 2099 Europe/Berlin, once at 2099-12-24 17:00:00 UTC"
+    assert made["next"] == ["2099-01-01T08:00:00+00:00", "2099-12-24T17:00:00+00:00"]
 
 
 async def test_what_cannot_be_scheduled_is_one_sentence(place: Place) -> None:
@@ -138,7 +146,10 @@ async def test_what_cannot_be_scheduled_is_one_sentence(place: Place) -> None:
         (*agent, "--at", "tomorrow"): (
             "--at 'tomorrow' is no date and time, for example 2026-12-24T18:00 or 2026-12-24T18:00+01:00"
         ),
-        (*agent, "--at", "2199-12-24"): ("--at '2199-12-24' has no time of the day, for example 2199-12-24T18:00"),
+        (*agent, "--at", "2099-12-24"): ("--at '2099-12-24' has no time of the day, for example 2099-12-24T18:00"),
+        (*agent, "--at", "2101-01-01T00:00"): (
+            "--at '2101-01-01T00:00' is too late: the server fires until the end of 2099"
+        ),
         (*agent, "--at", "2020-01-01T00:30:05+01:00"): (
             "--at '2020-01-01T00:30:05+01:00' is over: 2019-12-31 23:30:05 UTC; give a time to come"
         ),
