@@ -145,7 +145,7 @@ async def test_escalation_is_decided_by_name(desk: Place) -> None:
     [
         (("--choice", "supply"), "is missing; 'supply' comes with the result: --value ..."),
         (("--choice", "supply", "--value", " "), "is missing; 'supply' comes with the result: --value ..."),
-        (("--choice", "accept", "--value", "3"), "goes with retry or supply, not with 'accept'"),
+        (("--choice", "stop", "--value", "3"), "goes with retry or supply, not with 'stop'"),
     ],
 )
 async def test_a_choice_without_what_belongs_to_it_is_not_sent(desk: Place, words: tuple[str, ...], fault: str) -> None:
