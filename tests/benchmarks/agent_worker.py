@@ -12,7 +12,7 @@ async def main() -> None:
     from mandate.workers.client.client import connect
     from mandate.workers.interpreter import tune_collection
     from mandate.workers.settings import Settings
-    from mandate.workers.telemetry import configure_logging
+    from mandate.workers.telemetry.logs import configure_logging
     from mandate.workers.worker import open_worker
 
     configure_logging()
