@@ -189,6 +189,7 @@ async def open_worker(
             telemetry.run(
                 stack,
                 store=blobs.store,
+                agents={name: (loaded.digest[:12], _list_effects(loaded)) for name, loaded in catalog.agents.items()},
                 workflows=[AgentWorkflow, PlanWorkflow],
                 runner=workflow_runner(sandboxed=False),
                 marks=marks,
@@ -234,7 +235,10 @@ async def _open_activities(
     toolboxes: Mapping[str, Toolbox],
     cache: ResultCache,
 ) -> tuple[tuple[Callable[[Any], Awaitable[BaseModel]], ...], Breakers]:
-    """Return what a worker performs, without the guard that belongs before each; `stack` closes it. And its breakers."""
+    """Return what a worker performs, without the guard that belongs before each, and its breakers.
+
+    `stack` closes it.
+    """
     transcript, agents = TranscriptLog(blobs), PinnedAgents(blobs)
     loaded = catalog.agents.values()
     earlier = await earlier_agents.recall(settings.folder, settings.agents, [one.digest for one in loaded], agents)
@@ -283,6 +287,11 @@ async def _open_activities(
         notifying.notify_people,
     )
     return performed, models.breakers
+
+
+def _list_effects(agent: Loaded) -> tuple[str, ...]:
+    tools = (definition.tool for definition in agent.pinned.tools)
+    return tuple(tool.known_as for tool in tools if tool.effect.changes_world)
 
 
 def _open_telemetry(client: Client, settings: Settings) -> "Telemetry | None":

@@ -1,4 +1,4 @@
-"""Names and attributes of spans: OpenTelemetry's conventions for generative AI, and `mandate.*` where they have no word.
+"""Names and attributes of spans: OpenTelemetry's conventions for generative AI, and `mandate.*` beside them.
 
 The conventions are in development and have moved to a repository of their own, `semantic-conventions-genai`; those
 here are of November 2026. Their constants in `opentelemetry.semconv` are deprecated, so the names are written here and
@@ -58,7 +58,7 @@ class Described:
     waited: Mapping[str, datetime] = field(default_factory=dict)
 
 
-def describe(fact: Fact) -> Described:  # noqa: C901 - one case a kind of fact
+def describe(fact: Fact) -> Described:  # noqa: C901, PLR0912 - one case a kind of fact
     """Return the span of a fact."""
     match fact:
         case RunBegun():

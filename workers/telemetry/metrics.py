@@ -5,6 +5,7 @@ never name a run, a request or a person, and hold a bounded number of values: wh
 is `other` from `MOST_VALUES` on.
 """
 
+from collections.abc import Iterable, Mapping
 from typing import assert_never
 
 from temporalio.common import MetricMeter
@@ -34,6 +35,8 @@ MOST_VALUES = 200
 """Values of one label in one process."""
 
 OTHER = "other"
+
+OUTCOMES = ("completed", "stopped", "exhausted", "declined", "failed", "cancelled")
 
 SECONDS = (0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 LONG_SECONDS = (1.0, 10.0, 60.0, 300.0, 900.0, 3600.0, 14400.0, 86400.0, 259200.0, 604800.0)
@@ -123,14 +126,28 @@ class Metrics:
         self._gauges = {name: meter.create_gauge_float(name, text) for name, text in GAUGES.items()}
 
     def count(self, name: str, /, *, by: int = 1, **labels: str) -> None:
-        if by:
-            self._counters[name].add(by, self._labels.bound(labels))
+        self._counters[name].add(by, self._labels.bound(labels))
 
     def record(self, name: str, value: float, **labels: str) -> None:
         self._histograms[name].record(max(value, 0.0), self._labels.bound(labels))
 
     def set(self, name: str, value: float, **labels: str) -> None:
         self._gauges[name].set(value, self._labels.bound(labels))
+
+    def begin(self, agents: Mapping[str, tuple[str, Iterable[str]]]) -> None:
+        """Begin the counts of what is rare at 0: from nothing to 1 is no increase for Prometheus.
+
+        `agents` are the version and the tools of each.
+        """
+        for agent, (version, tools) in agents.items():
+            for outcome in OUTCOMES:
+                self.count("mandate_runs", by=0, agent=agent, version=version, outcome=outcome)
+            for kind in ("escalation", "outcome", "next_people"):
+                self.count("mandate_escalations", by=0, agent=agent, kind=kind)
+            for kind in ("approval", "question", "escalation", "outcome", "budget"):
+                self.count("mandate_request_ends", by=0, agent=agent, kind=kind, outcome="expired")
+            for tool in tools:
+                self.count("mandate_uncertain_effects", by=0, agent=agent, tool=tool)
 
     def observe(self, noted: Noted) -> None:  # noqa: C901, PLR0912 - one case a kind of fact
         """Count a fact."""

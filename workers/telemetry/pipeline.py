@@ -17,7 +17,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -51,12 +51,6 @@ ENDS = {
     "CONTINUED_AS_NEW": ("continued",),
 }
 """Outcomes that go with an end as the server has it."""
-
-
-class Note(Protocol):
-    """What takes facts in."""
-
-    def note(self, noted: Noted) -> None: ...
 
 
 @dataclass(slots=True)

@@ -2,7 +2,7 @@
 
 import asyncio
 import uuid
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 
 from temporalio.client import Client, WorkflowExecutionStatus
@@ -56,6 +56,7 @@ class Telemetry:
         stack: AsyncExitStack,
         *,
         store: BlobStore,
+        agents: Mapping[str, tuple[str, Sequence[str]]],
         workflows: Sequence[type],
         runner: WorkflowRunner,
         marks: Interceptor,
@@ -63,9 +64,14 @@ class Telemetry:
         budgets: Callable[[], Awaitable[BudgetFile | None]],
         has_status: bool,
     ) -> None:
-        """Begin what goes on beside the worker; `stack` ends it, with what is left exported."""
+        """Begin what goes on beside the worker; `stack` ends it, with what is left exported.
+
+        `agents` are the version and the effects of each, by name.
+        """
         assert self.pipeline is not None
         assert self._ledger is not None
+        if self.metrics is not None:
+            self.metrics.begin(agents)
         if self._close_exporter is not None:
             stack.callback(self._close_exporter)
         stack.push_async_callback(self.pipeline.close)

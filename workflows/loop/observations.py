@@ -8,6 +8,7 @@ from typing import Literal
 from temporalio import workflow
 from temporalio.exceptions import ActivityError, ApplicationError
 
+from mandate.workflows.contracts.failures import FailureType
 from mandate.workflows.contracts.model import ModelReply, Usage
 from mandate.workflows.contracts.plan import AdvanceRequest, PlanMove
 from mandate.workflows.contracts.policy import Verdict
@@ -107,8 +108,10 @@ class ModelCall:
         self._run.telemetry.step_key = self.key
 
     def fail(self, error: ActivityError) -> None:
-        """Note that there was no answer."""
+        """Note that there was no answer; a request that was not sent, since it is larger than it may be, is no call."""
         its = self._run.state
+        if _name_error(error) in {FailureType.NEEDS_MORE, FailureType.NEEDS_STATE}:
+            return
 
         def make() -> ModelCalled:
             return ModelCalled(its.agent.name, self._step, self._model, error=_name_error(error))
@@ -157,7 +160,7 @@ class ToolCall:
                 agent=run.state.agent.name,
                 step=run.state.step,
                 index=self._index,
-                tool=tool.name,
+                tool=tool.known_as,
                 source=tool.source,
                 effect=str(tool.effect),
                 outcome="asks" if answer.asking is not None else attempted.outcome.value,

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from temporalio.client import Client
 
-from tests.support.agents import Site, continued, new_site
+from tests.support.agents import Site, new_site
 from tests.support.otlp_receiver import Receiver, receiving, tree
 from tests.support.people import ASK_ALL, asked, decide, write_people
 
