@@ -3,11 +3,15 @@
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from temporalio import activity
 from temporalio.client import Client
+from temporalio.worker import ActivityInboundInterceptor, ExecuteActivityInput, Interceptor, Worker
 
-from tests.support.agents import Site, new_site
+from tests.support.agents import ALLOW_ALL, Site, continued, new_site
+from tests.support.http_peer import http_peer
 from tests.support.otlp_receiver import Receiver, receiving, tree
 from tests.support.people import ASK_ALL, asked, decide, write_people
 
@@ -65,3 +69,184 @@ async def test_a_run_is_one_tree_of_spans_each_once(site: Site, receiver: Receiv
     said = json.dumps([span.attributes for span in spans])
     for secret in ("all done", "as agreed", "120", "Go on", "ann@example.com", "eve@example.com"):
         assert secret not in said
+
+
+async def test_a_further_part_of_a_run_is_a_trace_of_its_own_with_a_link(site: Site, receiver: Receiver) -> None:
+    site.write("asks", PAY, policy=ASK_ALL)
+
+    async with site.serving():
+        handle = await site.start("asks")
+        (request,) = await asked(handle)
+        await continued(handle)
+        await decide(handle, request)
+        await handle.result()
+        await receiver.until(lambda: "end completed" in receiver.names(handle.id))
+
+    spans = receiver.of(handle.id)
+    first, second = (span for span in spans if span.name == "invoke_agent asks")
+    assert first.trace_id != second.trace_id
+    assert (first.links, second.links) == ((), ((first.trace_id, first.span_id),))
+    assert [span.trace_id for span in spans if span.name == "end continued"] == [first.trace_id]
+    assert {span.trace_id for span in spans if span.name in {"execute_tool pay", "end completed"}} == {second.trace_id}
+    assert receiver.repeated() == []
+
+
+async def test_children_messages_and_whoever_starts_a_run_are_in_one_trace(
+    site: Site, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.write(
+        "boss",
+        [{"call": [{"worker": {"task": "Look."}}]}, {"say": "done"}],
+        tools=[{"agent": "worker"}],
+    )
+    site.write("worker", [{"call": [{"look": {"what": "a", "seconds": 1.5}}]}, {"say": "It is a."}])
+    trace, caller = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+    monkeypatch.setenv("TRACEPARENT", f"00-{trace}-{caller}-01")
+
+    async with site.serving():
+        handle = await site.start("boss")
+        await receiver.until(lambda: "invoke_agent worker" in [span.name for span in receiver.spans])
+        await handle.signal("steer", {"text": "Hurry.", "by": "ann@example.com"})
+        await handle.result()
+        await receiver.until(lambda: "end completed" in receiver.names(handle.id))
+        await receiver.until(lambda: "end completed" in receiver.names(f"{handle.id}/c1"))
+
+    spans = sorted((*receiver.of(handle.id), *receiver.of(f"{handle.id}/c1")), key=lambda span: span.began)
+    assert {span.trace_id for span in spans} == {trace}
+    (root,) = [span for span in spans if span.name == "invoke_agent boss"]
+    (below,) = [span for span in spans if span.name == "invoke_agent worker"]
+    (call,) = [span for span in spans if span.name == "execute_tool worker"]
+    assert (root.parent_id, below.parent_id) == (caller, call.span_id)
+    assert [span.parent_id for span in spans if span.name == "message steer"] == [root.span_id]
+    assert [span.parent_id for span in spans if span.name == "child completed"] == [call.span_id]
+    assert call.attributes["gen_ai.transfer.target.name"] == "worker"
+
+
+async def test_a_caller_whose_trace_is_not_sampled_gets_no_spans(
+    site: Site, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.write("asks", PAY[-1:])
+    monkeypatch.setenv("TRACEPARENT", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00")
+
+    async with site.serving():
+        await (await site.start("asks")).result()
+        monkeypatch.delenv("TRACEPARENT")
+        sampled = await site.start("asks")
+        await sampled.result()
+        await receiver.until(lambda: "end completed" in receiver.names(sampled.id))
+
+    assert {span.attributes["gen_ai.conversation.id"] for span in receiver.spans} == {sampled.id}
+
+
+async def test_a_plan_has_its_advances_and_steps(site: Site, receiver: Receiver) -> None:
+    (site.folder / "plans").mkdir()
+    site.write("idle", [{"say": "done"}])
+    steps = [
+        {"id": "first", "tool": "look", "input": {"what": "input"}},
+        {"id": "second", "agent": "idle", "input": "steps.first.output", "depends_on": ["first"]},
+    ]
+    plan = {"name": "two", "steps": steps, "tools": [{"python": "tests.support.toolkit:look"}], "policy": ALLOW_ALL}
+    (site.folder / "plans" / "two.yaml").write_text(json.dumps({**plan, "requester": "anyone"}))
+
+    async with site.serving():
+        handle = await site.agents.start_plan("two", "shelf", workflow_id=f"two-{site.queue}")
+        result = await handle.result()
+        await receiver.until(lambda: "end completed" in receiver.names(handle.id))
+
+    assert str(result.status) == "completed"
+    names = tree(receiver.of(handle.id))
+    assert names[0] == "invoke_workflow two"
+    assert [name.strip() for name in names].count("plan two") == 3
+    assert {"    execute_tool look", "    execute_tool idle", "      child completed"} <= set(names)
+
+
+async def test_trace_context_reaches_http_tools_and_remote_activities(
+    site: Site, receiver: Receiver, tmp_path: Path
+) -> None:
+    seen: list[str] = []
+
+    @activity.defn(name="Charge")
+    async def charge(given: dict[str, Any]) -> str:
+        seen.append("charged")
+        return "charged"
+
+    class Headers(Interceptor):
+        def intercept_activity(self, next: ActivityInboundInterceptor) -> ActivityInboundInterceptor:  # noqa: A002
+            class Inbound(ActivityInboundInterceptor):
+                async def execute_activity(self, input: ExecuteActivityInput) -> Any:  # noqa: A002
+                    seen.append(json.loads(input.headers["_tracer-data"].data)["traceparent"])
+                    return await super().execute_activity(input)
+
+            return Inbound(next)
+
+    schema = {"type": "object", "properties": {}}
+    async with http_peer() as peer:
+        site.environment["MANDATE_HTTP_HOSTS"] = peer.host
+        remote = {"name": "Charge", "task_queue": f"{site.queue}-charge"}
+        tools = [
+            {
+                "http": {"method": "POST", "url": peer.url + "/json/send"},
+                "name": "send_it",
+                "description": "Send.",
+                "input_schema": schema,
+                "effect": "keyed",
+            },
+            {"activity": remote, "name": "charge", "description": "Charge.", "input_schema": schema, "effect": "keyed"},
+        ]
+        site.write("far", [{"call": [{"send_it": {}}, {"charge": {}}]}, {"say": "done"}], tools=tools)
+        foreign = Worker(site.client, task_queue=f"{site.queue}-charge", activities=[charge], interceptors=[Headers()])
+        async with foreign, site.serving():
+            handle = await site.start("far")
+            await handle.result()
+            await receiver.until(lambda: "end completed" in receiver.names(handle.id))
+
+    spans = {span.name: span for span in receiver.of(handle.id)}
+    sent, charged = spans["execute_tool send_it"], spans["execute_tool charge"]
+    assert peer.seen[0].headers["traceparent"] == f"00-{sent.trace_id}-{sent.span_id}-01"
+    assert seen == [f"00-{charged.trace_id}-{charged.span_id}-01", "charged"]
+
+
+@pytest.mark.parametrize("records", [False, True])
+async def test_arguments_are_in_spans_where_the_agent_file_says_so_and_sensitive_ones_never(
+    site: Site, receiver: Receiver, records: bool
+) -> None:
+    call = {"charge": {"amount": 12.5, "card": "4111222233334444", "shop": "Main Street"}}
+    look = {"look": {"what": "the red shelf"}}
+    tools = [{"python": "tests.support.card_tools:charge"}, {"python": "tests.support.toolkit:look"}]
+    keys = {"record": {"arguments": True}} if records else {}
+    site.write("cards", [{"call": [call, look]}, {"say": "done"}], tools=tools, **keys)
+
+    async with site.serving():
+        handle = await site.start("cards")
+        await handle.result()
+        await receiver.until(lambda: "end completed" in receiver.names(handle.id))
+
+    said = json.dumps([span.attributes for span in receiver.of(handle.id)])
+    looked = next(span for span in receiver.of(handle.id) if span.name == "execute_tool look").attributes
+    assert "4111222233334444" not in said
+    assert ("the red shelf" in said) is records
+    assert len(looked["mandate.arguments.digest"]) == 43
+    assert looked["mandate.result.bytes"] == len("looked at the red shelf")
+    if records:
+        assert json.loads(looked["gen_ai.tool.call.arguments"]) == {"what": "the red shelf"}
+        assert looked["gen_ai.tool.call.result"] == "looked at the red shelf"
+
+
+async def test_nothing_of_telemetry_is_in_histories_where_it_is_off(
+    site: Site, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.write("asks", [*PAY[:1], PAY[-1]], policy=ASK_ALL)
+
+    async def headers() -> list[str]:
+        async with site.serving():
+            handle = await site.start("asks")
+            await handle.result()
+            history = await handle.fetch_history()
+        activities = [event.activity_task_scheduled_event_attributes for event in history.events]
+        return [name for scheduled in activities for name in scheduled.header.fields]
+
+    assert await headers() == ["_tracer-data"] * 3
+    monkeypatch.delenv("OTEL_EXPORTER_OTLP_ENDPOINT")
+    del site.environment["OTEL_EXPORTER_OTLP_ENDPOINT"]
+
+    assert await headers() == []
