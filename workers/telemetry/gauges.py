@@ -112,12 +112,15 @@ class Gauges:
         held: dict[str, Decimal] = dict.fromkeys(periods, Decimal(0))
         for balance in await self._store.list_balances(min(periods.values()), max(periods.values())):
             account = balance.account
-            if periods.get(account.budget) == account.period:
-                spent[account.budget] += balance.spent.cost_usd
-                held[account.budget] += balance.held.cost_usd
+            if periods.get(account.budget) != account.period:
+                continue
+            spent[account.budget] += balance.spent.cost_usd
+            held[account.budget] += balance.held.cost_usd
+            limit, used = limits[account.budget], balance.spent.cost_usd + balance.held.cost_usd
+            if limit is not None:
+                place = ("mandate_budget_used_ratio", (("budget", account.budget),))
+                found[place] = max(found[place], float(used / limit))
         for name in periods:
             labels = (("budget", name),)
             found["mandate_budget_spent_usd", labels] = float(spent[name])
             found["mandate_budget_held_usd", labels] = float(held[name])
-            if (limit := limits[name]) is not None:
-                found["mandate_budget_limit_usd", labels] = float(limit)

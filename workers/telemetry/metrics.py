@@ -93,7 +93,7 @@ GAUGES = {
     "mandate_breaker_open": "1 while this worker does not ask a model since its provider is down.",
     "mandate_budget_spent_usd": "Spent in the current periods of a budget beyond runs; told by one worker.",
     "mandate_budget_held_usd": "Held in them for calls that are under way.",
-    "mandate_budget_limit_usd": "The limit of one of its accounts.",
+    "mandate_budget_used_ratio": "Share that is spent or held of the account of it that is used up most.",
 }
 
 
