@@ -7,6 +7,7 @@ spans: spans of facts
 exporters: where spans go
 ledger: what of each run was exported
 pipeline: facts on their way to spans and metrics
+replays: facts of a run, from its history
 stragglers: runs that ended before their facts were exported
 runtime: port for Prometheus
 metrics: metrics of facts

@@ -13,12 +13,12 @@ from datetime import UTC, datetime, timedelta
 import structlog
 from temporalio.client import Client, WorkflowExecution, WorkflowExecutionStatus
 from temporalio.service import RPCError
-from temporalio.worker import Interceptor, Replayer, WorkflowRunner
+from temporalio.worker import Interceptor, WorkflowRunner
 
 from mandate.activities.stores.base import StoreUnavailable
-from mandate.workers.telemetry.headers import NoteInterceptor, TraceInterceptor
 from mandate.workers.telemetry.ledger import Ledger
 from mandate.workers.telemetry.pipeline import Pipeline
+from mandate.workers.telemetry.replays import replay_facts
 from mandate.workflows.contracts.run import AGENT_WORKFLOW, PLAN_WORKFLOW
 from mandate.workflows.contracts.telemetry import Noted, RunBegun, RunEnded
 
@@ -117,35 +117,30 @@ class Stragglers:
 
     async def _replay(self, run: WorkflowExecution) -> list[Noted] | None:
         """Return all facts of a run; `None` where its history cannot be replayed here."""
-        notes: dict[str, Noted] = {}
         handle = self._client.get_workflow_handle(run.id, run_id=run.run_id)
         history = await handle.fetch_history()
-        replayer = Replayer(
-            workflows=self._workflows,
-            namespace=self._client.namespace,
-            data_converter=self._client.data_converter,
-            interceptors=[
-                *self._interceptors,
-                NoteInterceptor(lambda noted: notes.update({noted.key: noted})),
-                TraceInterceptor(),
-            ],
-            workflow_runner=self._runner,
-        )
-        done = await replayer.replay_workflow(history, raise_on_replay_failure=False)
-        if done.replay_failure is not None:
-            log.warning("telemetry_lost", workflow_id=run.id, run_id=run.run_id, problem=str(done.replay_failure)[:300])
+        try:
+            notes = await replay_facts(
+                history,
+                workflows=self._workflows,
+                runner=self._runner,
+                converter=self._client.data_converter,
+                namespace=self._client.namespace,
+                interceptors=self._interceptors,
+            )
+        except Exception as error:  # noqa: BLE001 - a replay may fail with anything
+            log.warning("telemetry_lost", workflow_id=run.id, run_id=run.run_id, problem=str(error)[:300])
             return None
         if run.status in UNTOLD and run.close_time is not None and notes:
-            last = list(notes.values())[-1]
-            notes["end"] = _end(run, last, list(notes.values()), UNTOLD[run.status], len(history.events))
-        return list(notes.values())
+            notes.append(_end(run, notes, UNTOLD[run.status], len(history.events)))
+        return notes
 
 
-def _end(run: WorkflowExecution, last: Noted, notes: Sequence[Noted], outcome: str, event: int) -> Noted:
+def _end(run: WorkflowExecution, notes: Sequence[Noted], outcome: str, event: int) -> Noted:
     begun = next((noted.fact for noted in notes if isinstance(noted.fact, RunBegun)), None)
     assert run.close_time is not None
     return Noted(
-        run=last.run,
+        run=notes[-1].run,
         key="end",
         parent="",
         fact=RunEnded(
