@@ -76,6 +76,10 @@ async def worker(
         group=sign.parent.name if sign is not None else "",
         grace=WATCHED_GRACE if sign is not None else GRACE,
     )
+    if sign is not None:
+        # Two workers of one --watch are there for a moment, and one port.
+        environment = {name: value for name, value in settings.environment.items() if name != "MANDATE_METRICS"}
+        settings = replace(settings, environment=environment)
     wanted = _find_telemetry(settings)
     async with connected(call, settings, identity=identity, has_log=True, metrics=wanted.metrics) as connection:
         await _serve(call, connection, options, sign)
