@@ -36,6 +36,9 @@ from mandate.workflows.loop.run import Run
 from mandate.workflows.outcomes import Attempted
 from mandate.workflows.rules import trace_ids
 
+UNKNOWN = "unknown"
+"""Agent of a run that has not begun."""
+
 
 def note_begin(run: Run, *, is_continued: bool) -> None:
     """Note that the run, or a further part of it, has begun."""
@@ -57,10 +60,13 @@ def note_begin(run: Run, *, is_continued: bool) -> None:
 
 def note_end(run: Run, outcome: str) -> None:
     """Note the end of the run, or of a part of it."""
+    if not run.is_begun:
+        # Its input was refused, or its agent could not be pinned: which one it would have been is what somebody wrote.
+        run.telemetry.note(trace_ids.ROOT, lambda: RunBegun(agent=UNKNOWN, version=""), parent="")
+        run.telemetry.note("end", lambda: RunEnded(agent=UNKNOWN, version="", outcome=outcome), parent="")
+        return
 
     def make() -> RunEnded:
-        if not run.is_begun:
-            return RunEnded(agent="", version="", outcome=outcome)
         its = run.state
         return RunEnded(
             agent=its.agent.name,

@@ -35,6 +35,7 @@ class Telemetry:
         self._note: Callable[[Noted], None] | None = offered.get("mandate_note")
         self._identity: RunIdentity | None = None
         self._times: dict[str, int] = {}
+        self._noted: set[str] = set()
         self.step_key = ""
         """Key of the answer whose calls are open."""
 
@@ -70,14 +71,19 @@ class Telemetry:
         began: datetime | None = None,
         parent: str | None = None,
     ) -> None:
-        """Note what `make` returns, under a key of `name`; `parent` is the open step if left out."""
+        """Note what `make` returns, under a key of `name`; `parent` is the open step if left out.
+
+        What has its cause in an earlier part of the run is below the run.
+        """
         if self._note is None or _is_being_evicted():
             return
+        self._noted.add(key)
+        below = self.step_key if parent is None else parent
         self._note(
             Noted(
                 run=self.identity,
                 key=key,
-                parent=self.step_key if parent is None else parent,
+                parent=below if below in self._noted else "",
                 fact=make(),
                 at=workflow.now(),
                 began=began,

@@ -1,15 +1,18 @@
 """Spans of runs as an OTLP receiver gets them: each once, none missing, nothing that people or models said."""
 
 import json
+import re
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from temporalio import activity
-from temporalio.client import Client
+from temporalio.client import Client, WorkflowFailureError
 from temporalio.worker import ActivityInboundInterceptor, ExecuteActivityInput, Interceptor, Worker
 
+from mandate.workers.telemetry.settings import TelemetryError
 from tests.support.agents import ALLOW_ALL, Site, continued, new_site
 from tests.support.http_peer import http_peer
 from tests.support.otlp_receiver import Receiver, receiving, tree
@@ -250,3 +253,73 @@ async def test_nothing_of_telemetry_is_in_histories_where_it_is_off(
     del site.environment["OTEL_EXPORTER_OTLP_ENDPOINT"]
 
     assert await headers() == []
+
+
+@pytest.mark.parametrize("start", [{"agent": "nobody", "input": "Go on."}, {"agent": 3}, {}])
+async def test_a_run_that_fails_at_once_is_a_tree_too(site: Site, receiver: Receiver, start: dict[str, Any]) -> None:
+    site.write("asks", PAY[-1:])
+
+    async with site.serving():
+        handle = await site.client.start_workflow("AgentWorkflow", start, id=f"bad-{site.queue}", task_queue=site.queue)
+        with pytest.raises(WorkflowFailureError):
+            await handle.result()
+        await receiver.until(lambda: "end failed" in receiver.names(handle.id))
+
+    assert tree(receiver.of(handle.id)) == ["invoke_agent unknown", "  end failed"]
+    assert "nobody" not in json.dumps([span.attributes for span in receiver.of(handle.id)])
+
+
+async def test_a_cancelled_run_ends_so_in_its_spans(site: Site, receiver: Receiver) -> None:
+    site.write("asks", PAY, policy=ASK_ALL)
+
+    async with site.serving():
+        handle = await site.start("asks")
+        await asked(handle)
+        await handle.cancel()
+        with pytest.raises(WorkflowFailureError):
+            await handle.result()
+        await receiver.until(lambda: "end cancelled" in receiver.names(handle.id))
+
+    names = receiver.names(handle.id)
+    assert names.count("end cancelled") == 1
+    assert receiver.repeated() == []
+
+
+async def test_checks_and_probes_have_spans(site: Site, receiver: Receiver) -> None:
+    checks = [
+        {"after": "look", "name": "shelf", "expect": "result.contains('shelf')"},
+        {"after": "final", "name": "polite", "expect": "result.contains('done')"},
+    ]
+    site.write("checked", [PAY[0], PAY[-1]], policy=ASK_ALL, checks=checks)
+
+    async with site.serving():
+        handle = await site.start("checked")
+        await handle.result()
+        await receiver.until(lambda: "end completed" in receiver.names(handle.id))
+
+    found = [
+        (span.name, span.attributes["mandate.check.finding"])
+        for span in receiver.of(handle.id)
+        if "check " in span.name
+    ]
+    assert found == [("check shelf", "pass"), ("check polite", "pass")]
+
+
+async def test_spans_that_no_sdk_can_export_are_refused_in_one_sentence(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.write("asks", PAY)
+    for name, value, said in (
+        ("OTEL_TRACES_EXPORTER", "jaeger", "the exporter of spans 'jaeger' is not installed"),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json", "OTEL_EXPORTER_OTLP_PROTOCOL: 'http/json' is not one of"),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc", "the exporter of spans 'otlp_proto_grpc' is not installed"),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setenv(name, value)
+            with pytest.raises(TelemetryError, match=re.escape(said)):
+                async with site.serving():
+                    pass
+    monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace.export", None)
+    with pytest.raises(TelemetryError, match=re.escape('pip install "mandate-agents[telemetry]"')):
+        async with site.serving():
+            pass
