@@ -113,6 +113,7 @@ class Intake:
                     labels=trigger.labels,
                     budget=budget,
                     model=route.model,
+                    tainted=trigger.untrusted,
                 )
             else:
                 await client.start_plan(
@@ -122,6 +123,7 @@ class Intake:
                     requester=route.requester,
                     labels=trigger.labels,
                     budget=budget,
+                    tainted=trigger.untrusted,
                 )
         except UsedId:
             return Outcome("duplicate", trigger.id, workflow_id)
@@ -138,6 +140,7 @@ class Intake:
                 by=route.by,
                 message_id=message_id,
                 idle=route.idle,
+                tainted=trigger.untrusted,
                 labels=trigger.labels,
                 budget=trigger.budget.model_dump(mode="json", exclude_none=True) if trigger.budget else None,
                 model=route.model,
