@@ -1,6 +1,7 @@
 """Workers are killed while runs go on: each span comes to the collector, and an id never stands for two spans."""
 
 import asyncio
+import json
 import signal
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ from temporalio.client import Client, WorkflowHandle
 from mandate.workers.dev_server.server import DevServer
 from tests.support.agents import Site, new_site
 from tests.support.otlp_receiver import Receiver, receiving
+from tests.support.people import ASK_ALL, asked, decide, write_people
 from tests.support.processes import Process, Processes, processes
 
 STEPS = 12
@@ -53,7 +55,12 @@ async def serve(started: Processes, site: Site, temporal: DevServer, receiver: R
         TEMPORAL_ADDRESS=temporal.address,
         OTEL_EXPORTER_OTLP_ENDPOINT=receiver.url,
         OTEL_SERVICE_NAME="shop-agents",
+        **site.environment,
     )
+
+
+def log_of(worker: Process) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in worker.stderr().splitlines() if line.startswith("{")]
 
 
 async def ended(handles: list[WorkflowHandle[Any, Any]], receiver: Receiver) -> None:
@@ -81,6 +88,38 @@ async def test_killed_in_the_middle_again_and_again(
     # Where a worker dies between an export and its entry in the ledger, the same span comes again.
     assert len(set(map(repr, receiver.repeated()))) <= len(receiver.repeated()) / 2
     assert {dict(span.resource)["service.name"] for span in receiver.spans} == {"shop-agents"}
+    called = [line for each in started.started for line in log_of(each) if line["event"] == "tool_called"]
+    tools = {
+        (span.attributes["mandate.run.id"], span.attributes["mandate.step"], span.trace_id, span.span_id)
+        for span in receiver.spans
+        if span.name == "execute_tool look"
+    }
+    assert tools
+    assert {(line["run_id"], line["step"], line["trace_id"], line["span_id"]) for line in called} == tools
+    assert {line["call"] for line in called} == {0}
+
+
+async def test_no_line_at_info_has_a_text_of_people_or_models(
+    tmp_path: Path, client: Client, started: Processes, temporal: DevServer, receiver: Receiver
+) -> None:
+    site = new_site(tmp_path, client, MANDATE_PEOPLE=str(write_people(tmp_path)))
+    question = {"call": [{"ask_person": {"question": "Which coffee, dear?"}}]}
+    pay = {"say": "I pay now.", "call": [{"pay": {"order": 4711, "amount": 120.5}}]}
+    site.write("asks", [question, pay, {"say": "All is well."}], policy=ASK_ALL)
+    worker = await serve(started, site, temporal, receiver)
+
+    handle = await site.start("asks", "Please buy a machine.", requester="eve@example.com")
+    (asking,) = await asked(handle)
+    await decide(handle, asking, "answer", value="The dark one.")
+    (paying,) = await asked(handle)
+    await handle.signal("steer", {"text": "Hurry up.", "by": "ann@example.com"})
+    await decide(handle, paying, comment="As agreed on.")
+    await handle.result()
+
+    lines = [json.dumps(line) for line in log_of(worker) if line["level"] == "info"]
+    assert len(lines) >= 8
+    for text in ("coffee", "pay now", "4711", "120.5", "is well", "machine", "dark one", "Hurry", "agreed"):
+        assert [line for line in lines if text in line] == []
 
 
 async def test_runs_that_ended_with_their_worker_are_made_up_for(
