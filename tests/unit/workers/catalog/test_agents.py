@@ -118,8 +118,8 @@ TOOL_KEYS = (
 )
 AGENT_KEYS = (
     "after_failure, attempts, backtrack, board, budget, checks, context, instructions, max_output_tokens, models, "
-    "models_allowed, name, output_schema, people, plans, policies, policy, prefer, prices, record, requester, same_call, "
-    "tools"
+    "models_allowed, name, output_schema, people, plans, policies, policy, prefer, prices, record, requester, "
+    "same_call, tools"
 )
 BUDGET_KEYS = (
     "children, cost_usd, depth, model_calls, raise_at_most, steps, tokens, tool_calls, wall_time, "
