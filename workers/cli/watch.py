@@ -21,7 +21,7 @@ from mandate.workers.cli.connection import Connection
 from mandate.workers.cli.output import Output
 from mandate.workers.cli.plans.live import LiveSteps
 from mandate.workers.client.diagnosis import RETRY_CHARACTERS, diagnose_described, find_retry
-from mandate.workers.client.pollers import list_pollers
+from mandate.workers.client.pollers import describe_unserved, list_pollers
 from mandate.workers.client.streams import StreamEvent
 from mandate.workers.history.events import (
     Call,
@@ -299,7 +299,7 @@ async def waiting_for(client: Client, described: DescribeWorkflowExecutionRespon
         return None
     found = await list_pollers(client, queue)
     if not found:
-        return queue, f"no worker polls task queue {queue!r}"
+        return queue, describe_unserved(queue)
     return queue, f"no worker takes up work of task queue {queue!r}, though {len(found)} polled it lately"
 
 
