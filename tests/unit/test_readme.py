@@ -73,7 +73,6 @@ def test_pages_with_commands_are_found() -> None:
         "deploy/docs/models.md": 1,
         "deploy/docs/monitoring.md": 1,
         "deploy/docs/operating.md": 10,
-        "deploy/docs/operating.md": 4,
         "deploy/docs/plans.md": 1,
         "deploy/docs/policy-and-people.md": 21,
         "deploy/docs/recovery.md": 7,
