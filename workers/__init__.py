@@ -13,7 +13,7 @@ sandbox: runners and threads of workflow code
 receipts: receipts of workflow tasks
 marks: gives workflow code the use of keys
 interpreter: event loop and garbage collection
-telemetry: logs of a process, with their context
+telemetry: logs, spans and metrics
 fleet: workers of one queue, and what each serves
 identities: names, keys and directory of people
 search_attributes: search attributes of runs

@@ -50,6 +50,14 @@ async def ensure(client: Client) -> tuple[str, ...]:
     return tuple(name for name in wanted if name not in refused)
 
 
+async def has_status(client: Client) -> bool:
+    """Return whether runs can be found by their status."""
+    try:
+        return "AgentStatus" in await _existing(client)
+    except RPCError:
+        return False
+
+
 async def _existing(client: Client) -> dict[str, int]:
     request = ListSearchAttributesRequest(namespace=client.namespace)
     return dict((await client.operator_service.list_search_attributes(request)).custom_attributes)

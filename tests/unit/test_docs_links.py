@@ -107,6 +107,7 @@ def test_pages_are_where_they_are_listed() -> None:
         "glossary.md",
         "install.md",
         "models.md",
+        "monitoring.md",
         "operating.md",
         "patterns.md",
         "plans.md",

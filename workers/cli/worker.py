@@ -20,7 +20,8 @@ from mandate.workers.cli.signals import stop_signals
 from mandate.workers.fleet import describe_strangers
 from mandate.workers.interpreter import tune_collection
 from mandate.workers.settings import Settings
-from mandate.workers.telemetry import configure_logging
+from mandate.workers.telemetry.logs import configure_logging
+from mandate.workers.telemetry.settings import TelemetryError, TelemetrySettings
 from mandate.workers.worker import GRACE, AgentWorker, WorkerOptions, open_worker
 
 WATCHED_GRACE = timedelta(minutes=10)
@@ -75,9 +76,21 @@ async def worker(
         group=sign.parent.name if sign is not None else "",
         grace=WATCHED_GRACE if sign is not None else GRACE,
     )
-    async with connected(call, settings, identity=identity, has_log=True) as connection:
+    if sign is not None:
+        # Two workers of one --watch are there for a moment, and one port.
+        environment = {name: value for name, value in settings.environment.items() if name != "MANDATE_METRICS"}
+        settings = replace(settings, environment=environment)
+    wanted = _find_telemetry(settings)
+    async with connected(call, settings, identity=identity, has_log=True, metrics=wanted.metrics) as connection:
         await _serve(call, connection, options, sign)
     return 0
+
+
+def _find_telemetry(settings: Settings) -> TelemetrySettings:
+    try:
+        return TelemetrySettings.from_environment(settings.environment)
+    except TelemetryError as error:
+        raise CliError(str(error)) from None
 
 
 def _demand_agents(settings: Settings) -> None:
