@@ -3,6 +3,8 @@
 main: program `mandate`
 worker: composition of one worker
 worker_process: worker in its own process
+health: health of a worker over HTTP
+http_server: web server inside another process
 settings: settings from the environment
 project: settings of `mandate.yaml`
 secrets: secrets by name

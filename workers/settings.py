@@ -106,6 +106,10 @@ class Settings:
     """`MANDATE_REQUESTER`: in whose name `mandate run` asks; left out, as `user`."""
     allow_older: bool = False
     """`MANDATE_ALLOW_OLDER`: `1` lets workers serve files that are older than those of others of their queue."""
+    health: str | None = None
+    """`MANDATE_HEALTH`: address where a worker tells its health over HTTP, as `:8080`; left out, nowhere."""
+    drain: str | None = None
+    """`MANDATE_DRAIN`: time that a stopping worker lets calls finish; 30s."""
     project: Path | None = None
     """The folder of `mandate.yaml`, whose modules workers import too; `None` without such a file."""
     default_channels: Path = Path("deploy/channels.yaml")
@@ -159,6 +163,8 @@ class Settings:
             user=env.get("MANDATE_USER") or None,
             requester=env.get("MANDATE_REQUESTER") or None,
             allow_older=env.get("MANDATE_ALLOW_OLDER", "").lower() in _TRUE,
+            health=env.get("MANDATE_HEALTH") or None,
+            drain=env.get("MANDATE_DRAIN") or None,
             project=project.folder if project else None,
             default_channels=place / "channels.yaml",
             default_people=place / "people.yaml",

@@ -31,6 +31,7 @@ from mandate.activities.plan import PlanActivities
 from mandate.activities.result_cache import ResultCache
 from mandate.activities.session import SessionActivities
 from mandate.activities.stores.address import open_store
+from mandate.activities.stores.base import BlobStore
 from mandate.activities.tool import ToolActivities
 from mandate.activities.toolbox.base import Toolbox
 from mandate.activities.toolbox.http.toolbox import HttpToolbox
@@ -105,6 +106,8 @@ class AgentWorker(Worker):
 
     catalog: Catalog
     fleet: Fleet
+    store: BlobStore
+    identity: str
 
 
 @asynccontextmanager
@@ -190,7 +193,7 @@ async def open_worker(
             graceful_shutdown_timeout=options.grace,
             deployment_config=_deployment(options),
         )
-        worker.catalog, worker.fleet = catalog, fleet
+        worker.catalog, worker.fleet, worker.store, worker.identity = catalog, fleet, blobs.store, identity
         tasks = worker._workflow_worker
         assert tasks is not None
         # No setting of the SDK says so without its debug mode.

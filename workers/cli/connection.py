@@ -18,7 +18,7 @@ from temporalio.envconfig import ClientConfigProfile
 from temporalio.runtime import LogForwardingConfig, LoggingConfig, Runtime, TelemetryConfig, TelemetryFilter
 from temporalio.service import RPCError, RPCStatusCode, TLSConfig
 
-from mandate.workers.cli.errors import CliError
+from mandate.workers.cli.errors import CliError, Unreachable
 from mandate.workers.cli.options import Invocation, seconds
 
 # Its import also makes exits clean.
@@ -209,7 +209,7 @@ async def _connect(config: Mapping[str, Any], call: Invocation) -> Client:
             if isinstance(error, TimeoutError)
             else _one_line(error)
         )
-        raise CliError(
+        raise Unreachable(
             f"no Temporal server at {config['target_host']!r}: {why}; name another with --address, "
             f"or start one with `{call.program} server`"
         ) from None
