@@ -36,6 +36,7 @@ budget: `mandate budget`
 cache: `mandate cache`
 options: options that verbs share
 connection: connection to Temporal
+transport_errors: errors of that connection in words
 identity: name of the user
 tokens: signed tokens
 output: results, tables and errors

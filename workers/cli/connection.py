@@ -20,6 +20,7 @@ from temporalio.service import RPCError, RPCStatusCode, TLSConfig
 
 from mandate.workers.cli.errors import CliError, Unreachable
 from mandate.workers.cli.options import Invocation, seconds
+from mandate.workers.cli.transport_errors import explain_refusal
 
 # Its import also makes exits clean.
 from mandate.workers.client.client import PAYLOAD_LIMITS
@@ -209,6 +210,8 @@ async def _connect(config: Mapping[str, Any], call: Invocation) -> Client:
             if isinstance(error, TimeoutError)
             else _one_line(error)
         )
+        if (refusal := explain_refusal(str(error))) is not None:
+            raise Unreachable(f"the Temporal server at {config['target_host']!r} cannot be used: {refusal}") from None
         raise Unreachable(
             f"no Temporal server at {config['target_host']!r}: {why}; name another with --address, "
             f"or start one with `{call.program} server`"
