@@ -16,6 +16,7 @@ receipts: receipts of workflow tasks
 marks: gives workflow code the use of keys
 interpreter: event loop and garbage collection
 telemetry: logs of a process, with their context
+doctor: checks of an installation
 fleet: workers of one queue, and what each serves
 identities: names, keys and directory of people
 search_attributes: search attributes of runs

@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
+from importlib.metadata import version
 from typing import Any
 
 from pydantic import BaseModel
@@ -157,6 +158,7 @@ async def open_worker(
             identity=identity,
             build=f"{options.deployment}/{options.build_id}" if options.deployment is not None else "",
             group=options.group,
+            release=version("mandate-agents"),
             pollers=partial(list_pollers, client, settings.task_queue),
             served=list_served(catalog),
         )

@@ -60,7 +60,7 @@ CREATE TABLE IF NOT EXISTS mandate_workers (
 """
     + postgres_results.SCHEMA
 )
-_TABLES = (
+TABLES = (
     *("mandate_blobs", "mandate_store", "mandate_claims", "mandate_keys", "mandate_unmarked", "mandate_workers"),
     "mandate_sessions",
     *postgres_budgets.TABLES,
@@ -130,7 +130,7 @@ class PostgresStore:
     """
 
     def __init__(self, dsn: str) -> None:
-        self._name, self._hidden = _public_name(dsn)
+        self.name, self._hidden = _public_name(dsn)
         self._files = _list_files(dsn)
         self._dsn = dsn
         self._pool: asyncpg.Pool | None = None
@@ -138,7 +138,7 @@ class PostgresStore:
         self._is_closed = False
 
     def __repr__(self) -> str:
-        return f"PostgresStore({self._name!r})"
+        return f"PostgresStore({self.name!r})"
 
     async def identity(self) -> str:
         async with self._connection() as connection:
@@ -272,11 +272,12 @@ class PostgresStore:
             async with (await self._open()).acquire(timeout=CONNECT_SECONDS) as connection:
                 yield connection
         except TimeoutError as error:
-            raise StoreUnavailable(f"the store {self._name} did not answer in time") from error
+            raise StoreUnavailable(f"the store {self.name} did not answer in time") from error
         except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
-            raise StoreUnavailable(f"the store {self._name} did not answer: {self._reason(error)}") from error
+            raise StoreUnavailable(f"the store {self.name} did not answer: {self.explain(error)}") from error
 
-    def _reason(self, error: Exception) -> str:
+    def explain(self, error: Exception) -> str:
+        """Return the cause of an error in words, without what must not be shown."""
         # The error does not name the file.
         if isinstance(error, FileNotFoundError) and (missing := _find_missing(self._files)):
             return f"its address names {' and '.join(map(repr, missing))}, which is no file"
@@ -285,7 +286,7 @@ class PostgresStore:
     async def _open(self) -> asyncpg.Pool:
         async with self._opening:
             if self._is_closed:
-                raise StoreUnavailable(f"the store {self._name} is closed")
+                raise StoreUnavailable(f"the store {self.name} is closed")
             if self._pool is None:
                 pool = asyncpg.create_pool(
                     self._dsn,
@@ -319,7 +320,7 @@ async def _create_tables(pool: asyncpg.Pool) -> None:
     Creates nothing where they exist: then the right to use them is enough.
     """
     async with pool.acquire() as connection, connection.transaction():
-        if await connection.fetchval(_EXISTS, _TABLES):
+        if await connection.fetchval(_EXISTS, TABLES):
             return
         await connection.execute("SELECT pg_advisory_xact_lock($1)", _SCHEMA_LOCK)
         is_older = await connection.fetchval(_IS_OLDER)

@@ -110,7 +110,7 @@ async def connected(
             started_in = None if lease.keeper_lives(settings.folder) else settings.folder.absolute()
             server = stack.enter_context(await share_dev_server(settings.folder, on_progress=call.out.note))
             address, ui_url = server.address, server.ui_url
-        client = await _connect({**config, "target_host": address, "identity": identity}, call)
+        client = await connect_client({**config, "target_host": address, "identity": identity}, call)
         ui_url = ui_url or _known_ui(settings.folder, address)
         options = _options(call)
         embedded = f" --address {address}" if server is not None else ""
@@ -198,8 +198,13 @@ def _demand_runs(folder: Path, program: str) -> None:
         )
 
 
-async def _connect(config: Mapping[str, Any], call: Invocation) -> Client:
-    limit = seconds("--client-connect-timeout", call.root.connect_timeout) or CONNECT_SECONDS
+async def connect_client(config: Mapping[str, Any], call: Invocation, usual_seconds: float = CONNECT_SECONDS) -> Client:
+    """Connect with the arguments of `configured`, for as long as --client-connect-timeout says.
+
+    Raises:
+        Unreachable: nothing answers there, or it refuses.
+    """
+    limit = seconds("--client-connect-timeout", call.root.connect_timeout) or usual_seconds
     known = {name: value for name, value in config.items() if value is not None}
     try:
         async with asyncio.timeout(limit):
