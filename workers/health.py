@@ -23,10 +23,10 @@ LIVE = "/live"
 READY = "/ready"
 
 CHECK_SECONDS = 3.0
-"""Time that one check may take; a probe has to wait for longer."""
+"""Time that one check may take; who asks has to wait for longer."""
 
 FRESH_SECONDS = 2.0
-"""Time for which an answer is given again, so that probes cost Temporal and the store little."""
+"""Time for which an answer is given again, so that health checks cost Temporal and the store little."""
 
 POLL_SECONDS = 150.0
 """Time without a new poll after which a worker counts as one that polls no more: a poll waits for a minute."""
@@ -53,7 +53,7 @@ class Service:
 
 @dataclass(slots=True)
 class Health:
-    """State of a worker as its probes see it."""
+    """State of a worker as its supervisor sees it."""
 
     state: State = "starting"
     _service: Service | None = None
@@ -145,7 +145,7 @@ class PollCheck:
 
 @asynccontextmanager
 async def tell_health(listener: socket.socket) -> AsyncIterator[Health]:
-    """Answer probes on a listening socket for the time of the block."""
+    """Answer health checks on a listening socket for the time of the block."""
     health = Health()
     routes = [
         Route(LIVE, health.tell_live, methods=["GET"]),

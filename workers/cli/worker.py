@@ -62,7 +62,8 @@ async def worker(
     health: Annotated[
         str | None,
         typer.Option(
-            help="Answer probes at this address, as :8080: /live and /ready; MANDATE_HEALTH.", metavar="[HOST]:PORT"
+            help="Answer health checks at this address, as :8080: /live and /ready; MANDATE_HEALTH.",
+            metavar="[HOST]:PORT",
         ),
     ] = None,
     drain: Annotated[
