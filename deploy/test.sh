@@ -30,7 +30,7 @@ status=0
 [ -z "$failed" ] || echo "These checks failed before the tests: ${failed#, }."
 if [ -n "$whole" ]; then
     # Six at once, since most tests wait, each with a file at a time in the order of tests/conftest.py.
-    pytest --quiet -n 6 --dist loadfile --no-loadscope-reorder -m "not alone" || status=$?
+    pytest --quiet --hypothesis-profile thorough -n 6 --dist loadfile --no-loadscope-reorder -m "not alone" || status=$?
     # Those that measure how long a worker is waited for, or that look at the default port, where demos are too.
     pytest --quiet -m alone tests/acceptance tests/integration/cli || status=$?
 else

@@ -30,8 +30,10 @@ def _apart() -> None:
 
 _apart()
 
-# Nothing is asserted on seconds: how long an example takes says what else the machine does.
-hypothesis.settings.register_profile("mandate", deadline=None)
+# Nothing is asserted on seconds: how long an example takes says what else the machine does. `deploy/test.sh` tries more
+# examples than whoever runs a file again and again.
+hypothesis.settings.register_profile("mandate", deadline=None, max_examples=30)
+hypothesis.settings.register_profile("thorough", deadline=None, max_examples=100)
 hypothesis.settings.load_profile("mandate")
 
 

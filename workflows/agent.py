@@ -107,7 +107,7 @@ class AgentWorkflow(MessageHandlers):
             ledger=Ledger(began_at=workflow.now()),
             estimate=pinned.estimate,
             is_counted=pinned.is_counted,
-            tainted=pinned.agent.tainted or pinned.tainted,
+            tainted=pinned.agent.tainted or pinned.tainted or request.tainted,
             child=parent.begin(request) if isinstance(request, ChildRequest) else None,
             origin=pinned.origin,
             totals=(request.totals or {}) if isinstance(request, ChildRequest) else {},

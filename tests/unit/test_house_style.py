@@ -3,6 +3,7 @@
 import ast
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,11 @@ def members(package: str) -> set[str]:
     folders = {file.parent for file in (PROJECT / package).glob("*/__init__.py") if not file.parent.is_symlink()}
     files = set((PROJECT / package).glob("*.py"))
     return {path.stem for path in folders | files} - {"__init__"}
+
+
+@cache
+def parse(file: Path) -> ast.Module:
+    return ast.parse(file.read_text())
 
 
 def docstrings(node: ast.Module | ast.ClassDef, name: str) -> Iterator[tuple[str, str]]:
@@ -81,7 +87,7 @@ def test_no_docstring_begins_with_a_question(package: str) -> None:
     questions = [
         (name, text.splitlines()[0])
         for file in modules(package)
-        for name, text in docstrings(ast.parse(file.read_text()), file.stem)
+        for name, text in docstrings(parse(file), file.stem)
         if QUESTION.match(text)
     ]
 
@@ -93,7 +99,7 @@ def test_a_function_is_described_by_a_verb(package: str) -> None:
     nouns = [
         (function.name, text.splitlines()[0])
         for file in modules(package)
-        for function in functions(ast.parse(file.read_text()))
+        for function in functions(parse(file))
         if (text := ast.get_docstring(function)) is not None and (NOUN.match(text) or QUESTION.match(text))
     ]
 

@@ -81,6 +81,9 @@ async def run(
             metavar="LIMIT=VALUE",
         ),
     ] = None,
+    tainted: Annotated[
+        bool, typer.Option("--tainted", help="The input comes from strangers: rules see `run.tainted` from the start.")
+    ] = False,
     task_queue: Annotated[str | None, typer.Option("--task-queue", "-t", help="Of the workers.")] = None,
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Only start it.")] = False,
 ) -> int:
@@ -120,6 +123,7 @@ async def run(
                     requester=who.name,
                     labels=labels,
                     budget=limits,
+                    tainted=tainted,
                     again=again,
                 )
             except ValueError as error:

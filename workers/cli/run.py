@@ -87,6 +87,9 @@ async def run(
             metavar="RUN[@STEP]",
         ),
     ] = None,
+    tainted: Annotated[
+        bool, typer.Option("--tainted", help="The input comes from strangers: rules see `run.tainted` from the start.")
+    ] = False,
     task_queue: Annotated[str | None, typer.Option("--task-queue", "-t", help="Of the workers.")] = None,
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Only start it.")] = False,
 ) -> int:
@@ -128,6 +131,7 @@ async def run(
                 "steps": steps,
                 "budget": limits,
                 "token": token,
+                "tainted": tainted,
                 "again": again,
             }
             handle = await _start(client, call, connection, **started)

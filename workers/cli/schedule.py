@@ -97,6 +97,9 @@ async def create(
     model: Annotated[
         str | None, typer.Option(help="Ask this model in place of the agent's route; one that the agent file allows.")
     ] = None,
+    tainted: Annotated[
+        bool, typer.Option("--tainted", help="The input comes from strangers: rules see `run.tainted` from the start.")
+    ] = False,
     task_queue: Annotated[str | None, typer.Option("--task-queue", "-t", help="Of the workers.")] = None,
 ) -> int:
     """Make a schedule that starts runs of an agent or a plan, all with the same input.
@@ -112,6 +115,7 @@ async def create(
     given: dict[str, Any] = {
         "labels": dict(map(read_label, label or ())),
         "budget": read_limits("--budget", budget or ()) or None,
+        "tainted": tainted,
     }
     request: StartRequest | PlanRequest
     if (agent is None) == (plan is None):

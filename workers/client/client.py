@@ -81,6 +81,7 @@ class AgentClient:
         budget: Mapping[str, Any] | None = None,
         model: str | None = None,
         token: str | None = None,
+        tainted: bool = False,
         again: bool = False,
         session: Mapping[str, Any] | None = None,
         continues: Mapping[str, Any] | None = None,
@@ -100,6 +101,7 @@ class AgentClient:
             model: asked in place of the agent's route; one that the agent file allows.
             token: signed by the requester's identity provider, where decisions on the agent's runs are signed; its
                 claims are those of `mandate.workflows.contracts.start.start_claims`, with the `workflow_id` given here.
+            tainted: the input comes from strangers, as what an untrusted tool returns.
             again: start another run under the id of one that has ended; its calls have new idempotency keys.
             continues: begin with the conversation of another run, which is left as it is, for example
                 `{"run": "refunds-1a2b3c4d", "step": 3}`; after its last step if `step` is left out. What that run did
@@ -121,6 +123,7 @@ class AgentClient:
             "budget": limits or None,
             "model": model,
             "token": token,
+            "tainted": tainted,
             "session": dict(session) if session is not None else None,
             "continues": dict(continues) if continues is not None else None,
         }
@@ -138,6 +141,7 @@ class AgentClient:
         labels: Mapping[str, str] | None = None,
         budget: Mapping[str, Any] | None = None,
         token: str | None = None,
+        tainted: bool = False,
         again: bool = False,
     ) -> WorkflowHandle[Any, PlanResult]:
         """Start a run of a plan.
@@ -150,6 +154,7 @@ class AgentClient:
             labels: as of `start`.
             budget: lower limits than the plan's.
             token: as of `start`.
+            tainted: as of `start`.
             again: as of `start`.
 
         Raises:
@@ -164,6 +169,7 @@ class AgentClient:
                 "labels": dict(labels or {}),
                 "budget": dict(budget) if budget else None,
                 "token": token,
+                "tainted": tainted,
             }
         )
         name = workflow_id or f"plan-{new_workflow_id(name_plan(request))}"
@@ -208,6 +214,7 @@ class AgentClient:
         when: Literal["now", "next"] = "next",
         until: Literal["answer", "people"] = "people",
         idle: timedelta | str | None = None,
+        tainted: bool = False,
         labels: Mapping[str, str] | None = None,
         budget: Mapping[str, Any] | None = None,
         model: str | None = None,
@@ -229,6 +236,7 @@ class AgentClient:
             when: while the agent works, `now` tells it at its next step, `next` once it has answered what came before.
             until: `answer` waits for the answer, `people` returns a reply with the status `waiting` when the run waits
                 for people; the same message sent again asks again.
+            tainted: the words come from strangers, as what an untrusted tool returns.
             idle: how long the session waits for another message before its run ends; 30 minutes if left out. This and
                 what stands below count when the message starts a part.
             labels: as of `start`.
@@ -242,7 +250,7 @@ class AgentClient:
             MessageError: as `messages.decide`.
         """
         known = message_id if message_id is not None else secrets.token_hex(12)
-        message = messages.read_words(Say, text=text, by=by, id=known, when=when, until=until)
+        message = messages.read_words(Say, text=text, by=by, id=known, when=when, until=until, tainted=tainted)
         request = read_start(
             {
                 "agent": agent,
@@ -252,6 +260,7 @@ class AgentClient:
                 "budget": dict(budget) if budget else None,
                 "model": model,
                 "token": token,
+                "tainted": tainted,
                 "session": {"message": known, **({"idle": idle} if idle is not None else {})},
             }
         )

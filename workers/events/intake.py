@@ -108,6 +108,7 @@ class Intake:
                     labels=trigger.labels,
                     budget=budget,
                     model=route.model,
+                    tainted=trigger.untrusted,
                 )
             else:
                 await client.start_plan(
@@ -117,6 +118,7 @@ class Intake:
                     requester=route.requester,
                     labels=trigger.labels,
                     budget=budget,
+                    tainted=trigger.untrusted,
                 )
         except UsedId:
             return Outcome("duplicate", trigger.id, workflow_id)
@@ -133,6 +135,7 @@ class Intake:
                 by=route.by,
                 message_id=message_id,
                 idle=route.idle,
+                tainted=trigger.untrusted,
                 labels=trigger.labels,
                 budget=trigger.budget.model_dump(mode="json", exclude_none=True) if trigger.budget else None,
                 model=route.model,

@@ -68,6 +68,10 @@ class Trigger(Spec):
         default=None,
         description="In place of `requester`: CEL over `event`. Whoever sends events then says who asks.",
     )
+    untrusted: bool = Field(
+        default=True,
+        description="What it starts is tainted: rules see `run.tainted`. `false` where all senders are trusted.",
+    )
     labels: dict[Label, Label] = Field(default={}, max_length=20, description="For finding the runs.")
     budget: BudgetRequest | None = Field(default=None, description="Lower limits than those of the agent or plan.")
 

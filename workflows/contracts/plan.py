@@ -189,6 +189,7 @@ class PlanRequest(Spec):
     requester: By | None = Field(default=None, description="Who asks.")
     labels: dict[Label, Label] = Field(default={}, max_length=20, description="For finding the run again.")
     budget: BudgetRequest | None = Field(default=None, description="Lower limits than the plan's.")
+    tainted: bool = Field(default=False, description="As in a start of an agent.")
     token: str | None = Field(default=None, max_length=8192, repr=False, description="As in a start of an agent.")
 
 

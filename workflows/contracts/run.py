@@ -57,6 +57,9 @@ class RunRequest(Spec):
     session: SessionRequest | None = Field(
         default=None, description="Wait for more messages after each answer, for example {idle: 30m}."
     )
+    tainted: bool = Field(
+        default=False, description="The input comes from strangers: rules see `run.tainted` from the beginning."
+    )
     token: str | None = Field(
         default=None,
         max_length=8192,

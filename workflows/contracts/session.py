@@ -45,6 +45,9 @@ class Say(Message):
         default="next",
         description="While the agent works: told at its next step, or once it has answered what came before.",
     )
+    tainted: bool = Field(
+        default=False, description="The words come from strangers: rules see `run.tainted` once the model is told them."
+    )
     until: Literal["answer", "people"] = Field(
         default="people", description="The reply comes with the answer; or before it, when the run waits for people."
     )
@@ -65,6 +68,8 @@ class SaidMessage(Record):
     id: str
     by: str
     text: str
+    tainted: bool = False
+    """As of `Say`."""
 
 
 ReplyStatus = Literal["completed", "exhausted", "declined", "stopped", "waiting"]

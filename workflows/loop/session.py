@@ -75,7 +75,7 @@ class Session:
         assert state is not None
         if sessions.is_known(state, message_id):
             return
-        message = SaidMessage(id=message_id, by=say.by, text=say.text)
+        message = SaidMessage(id=message_id, by=say.by, text=say.text, tainted=say.tainted)
         if say.when == "now" and not self.is_idle:
             state.now = (*state.now, message)
         else:
@@ -114,6 +114,7 @@ class Session:
         if state is None or not state.now:
             return ()
         state.telling, state.now = state.now, ()
+        self._run.state.tainted = self._run.state.tainted or any(message.tainted for message in state.telling)
         return state.telling
 
     def note_told(self) -> None:

@@ -62,7 +62,7 @@ def open_session(state: RunState, request: RunRequest, pinned: Pinned) -> RunSta
     assert its is not None
     if not sessions.is_known(its, message_id):
         text = request.input if isinstance(request.input, str) else canonical_json(request.input).decode()
-        its.queue = (*its.queue, SaidMessage(id=message_id, by=speaker or NOBODY, text=text))
+        its.queue = (*its.queue, SaidMessage(id=message_id, by=speaker or NOBODY, text=text, tainted=request.tainted))
     if its.told:
         # The run was ended from outside while it worked on them.
         its.waits_since = None

@@ -50,6 +50,13 @@ TRIGGERS = {
             "say": {"agent": "nobody", "session": "event.id", "text": "event.id"},
             "requester": "ann@example.com",
         },
+        {
+            "id": "trusted",
+            "match": "event.type == 'trusted'",
+            "start": {"agent": "writer", "input": "'Write.'"},
+            "requester": "ann@example.com",
+            "untrusted": False,
+        },
         {"id": "rest", "match": "event.source == '/noise'", "ignore": True},
     ]
 }
@@ -141,6 +148,22 @@ async def test_a_message_reaches_its_session_once(place: Place, listener: Listen
     assert session.startswith("chat-42-")
     state = await place.client.get_workflow_handle(session).query("state")
     assert state["session"]["number"] == 2
+
+
+async def test_what_events_start_is_tainted_unless_all_their_senders_are_trusted(
+    place: Place, listener: Listener
+) -> None:
+    said = {"chat": "77", "text": "Hello.", "by": "bob@example.com"}
+    events = [
+        new_event("t1", data={"order": 1}),
+        new_event("t2", type="poem", data={"about": "Trees."}),
+        new_event("t3", type="trusted"),
+        new_event("t4", type="chat", data=said),
+    ]
+    order, plan, trusted, chat = [(await listener.send(event))[1]["workflow_id"] for event in events]
+
+    assert [(await ended(place.client, run)).tainted for run in (order, plan, trusted)] == [True, True, False]
+    assert (await place.client.get_workflow_handle(chat).query("state"))["tainted"]
 
 
 async def test_a_message_does_not_wait_for_its_answer(tmp_path: Path) -> None:

@@ -119,6 +119,18 @@ async def test_message_while_the_agent_works_is_told_at_its_next_step_or_waits_f
     assert later.text == f"{both} | {REQUESTER}: Three."
 
 
+async def test_words_of_strangers_taint_the_session_once_the_model_is_told_them(site: Site) -> None:
+    session = f"{site.queue}-t"
+    handle = site.client.get_workflow_handle(session)
+    seen = []
+    async with site.serving():
+        for number, is_tainted in enumerate((False, True, False)):
+            await say(site, session, "Hello.", tainted=is_tainted, message_id=f"m{number}")
+            seen.append(bool((await handle.query("state")).get("tainted")))
+
+    assert seen == [False, True, True]
+
+
 async def test_rules_see_who_speaks_who_decides_on_nothing(site: Site) -> None:
     session = f"{site.queue}-e"
     async with site.serving():

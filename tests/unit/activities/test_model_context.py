@@ -198,11 +198,11 @@ def count_breaks(sent: list[bytes]) -> int:
 
 
 async def test_between_cuts_each_request_begins_with_the_bytes_of_the_one_before_in_any_worker() -> None:
-    hot, cold = await run(500), await run(500, is_cold=True)
+    hot, cold = await run(250), await run(250, is_cold=True)
 
     assert hot.recorder.sent == cold.recorder.sent
-    assert len(hot.recorder.sent) == 500
-    assert hot.cuts == hot.needed == count_breaks(hot.recorder.sent) > 20
+    assert len(hot.recorder.sent) == 250
+    assert hot.cuts == hot.needed == count_breaks(hot.recorder.sent) > 10
     assert hot.recorder.refused == 0
     heads = {body.partition(b'"prompt_cache_key"')[0] for body in hot.recorder.sent}
     assert len(heads) == 1
@@ -254,15 +254,15 @@ async def test_another_agent_goes_on_with_a_conversation_by_its_own_size() -> No
 
 
 async def test_store_reads_and_request_bytes_do_not_grow_with_the_run() -> None:
-    made = await run(100, is_cold=True)
+    made = await run(60, is_cold=True)
     reads = list[int]()
-    for _ in range(300):
+    for _ in range(180):
         made.store.gets.clear()
         await made.step()
         reads.append(sum(map(len, made.store.gets)))
 
-    assert max(reads[200:]) <= 1.25 * max(reads[:100])
-    assert max(map(len, made.recorder.sent[300:])) <= 1.25 * max(map(len, made.recorder.sent[:100]))
+    assert max(reads[120:]) <= 1.25 * max(reads[:60])
+    assert max(map(len, made.recorder.sent[180:])) <= 1.25 * max(map(len, made.recorder.sent[:60]))
 
 
 async def cut_with_faults(spec: ContextSpec, faults: list[Exception]) -> Run:

@@ -1,8 +1,6 @@
 """`mandate.yaml`: which file is read, what it says, what it may not hold."""
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -269,15 +267,3 @@ def test_people_and_channels_beside_the_file_are_found(folder: Path, monkeypatch
     assert people.people_path(settings) == folder / "people.yaml"
     assert known is not None
     assert [channel.name for channel in told.channels] == ["mine"]
-
-
-@pytest.mark.parametrize(("lines", "loaded"), [(None, "False"), (["# task_queue: x"], "False"), (["user: x"], "True")])
-def test_yaml_is_read_only_where_there_is_something_to_read(folder: Path, lines: list[str] | None, loaded: str) -> None:
-    if lines is not None:
-        write(folder, *lines)
-    code = "from mandate.workers.settings import Settings; Settings.from_environment()"
-    code += "; import sys; print('ruamel' in sys.modules)"
-
-    done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=True)
-
-    assert done.stdout.strip() == loaded

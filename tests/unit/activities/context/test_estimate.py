@@ -1,8 +1,6 @@
 """Tokens of texts, beside what the tokenizer's own package counts and what other tokenizers count."""
 
 import random
-import subprocess
-import sys
 import warnings
 from collections.abc import Callable
 
@@ -78,13 +76,3 @@ def test_models_of_one_vendor_and_scripts_count_by_this_encoding() -> None:
     assert tokenizer.fits("scripted:shop.script.yaml")
     assert not tokenizer.fits("anthropic:claude-sonnet-5-5")
     assert not tokenizer.fits("azure:gpt-6-sol")
-
-
-def test_a_process_that_counts_nothing_loads_no_tokenizer() -> None:
-    """Commands that start no worker begin as quickly without it."""
-    modules = "mandate.workers.main, mandate.workers.worker, mandate.workers.history.token_use"
-    code = f"import {modules}; from mandate.activities.context import tokenizer; print(tokenizer.load.cache_info())"
-
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
-
-    assert "currsize=0" in done.stdout

@@ -8,7 +8,7 @@ from genai_prices import Usage as Tokens
 from genai_prices import __version__, calc_price
 from genai_prices.data_snapshot import get_snapshot
 from genai_prices.types import ModelInfo
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import JsonValue, ValidationError
 
@@ -18,6 +18,7 @@ from mandate.workflows.contracts.base import JsonObject
 from mandate.workflows.contracts.model import Usage
 from mandate.workflows.contracts.route import Price, PriceSpec, Rates
 from mandate.workflows.rules.price import compute_cost, compute_worst
+from tests.support.examples import examples
 
 LIST = f"genai-prices {__version__}"
 SPEC = PriceSpec.model_validate({"input": "1.5", "output": "6"})
@@ -172,7 +173,7 @@ def test_the_list_has_many_models() -> None:
 
 
 @given(st.sampled_from(LISTED), st.sampled_from(VARIANTS), st.integers(0, 600_000), st.integers(0, 200_000), st.data())
-@settings(max_examples=500)
+@examples(500)
 def test_costs_are_those_of_the_list(
     model: tuple[str, ModelInfo], params: dict[str, JsonValue], tokens: int, output: int, data: st.DataObject
 ) -> None:

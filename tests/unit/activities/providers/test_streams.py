@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx2
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 from temporalio.exceptions import ApplicationError
 
@@ -25,6 +25,7 @@ from mandate.activities.providers.response_limits import EVENTS, MAX_BYTES, Answ
 from mandate.activities.providers.streams import STREAM, Fold, Listener, StreamEnded, Streams
 from mandate.workflows.contracts.model import Finish
 from mandate.workflows.contracts.transcript import AssistantMessage
+from tests.support.examples import examples
 from tests.support.fake_provider.behaviours import CHAT, MESSAGES, RESPONSES, Answer, Call, Problem, Stop
 from tests.support.fake_provider.bodies import render, render_events
 from tests.support.fake_provider.streams import write_error, write_event, write_events
@@ -128,7 +129,7 @@ def cut(content: bytes, places: Iterable[int]) -> list[bytes]:
 
 @pytest.mark.parametrize("protocol", ALL)
 @given(data=st.data())
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@examples(60, suppress_health_check=[HealthCheck.too_slow])
 async def test_any_answer_is_the_same_in_a_stream(protocol: str, data: st.DataObject) -> None:
     answer = data.draw(answers(protocol))
     content = b"".join(render_events(protocol, "fake", 1, answer, tells_usage=True))
@@ -148,7 +149,7 @@ odd = st.sampled_from([None, "", 5, 1.5, True, ["x"], {"a": 1}, [], {}, "half \u
 
 @pytest.mark.parametrize("protocol", ALL)
 @given(data=st.data())
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@examples(80, suppress_health_check=[HealthCheck.too_slow])
 async def test_whatever_a_server_streams_is_an_answer_or_a_failure(protocol: str, data: st.DataObject) -> None:
     events = render_events(protocol, "fake", 1, data.draw(answers(protocol)), tells_usage=True)
     for _ in range(data.draw(st.integers(1, 4))):

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import HealthCheck, assume, given
 from hypothesis import strategies as st
 
 from mandate.activities.providers.schema_root import UntellableSchema
@@ -13,6 +13,7 @@ from mandate.activities.toolbox import arguments
 from mandate.activities.toolbox.closed_schemas import close_schema
 from mandate.activities.toolbox.schema import check_schema, find_misfit
 from mandate.workflows.contracts.base import JsonObject
+from tests.support.examples import examples
 from tests.support.fake_provider import rules
 from tests.support.prompts import ADAPTERS, prompt, tool
 
@@ -327,7 +328,7 @@ schemas = st.builds(
 
 @pytest.mark.parametrize("protocol", list(RULES))
 @given(schema=schemas, closed=st.booleans())
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
+@examples(40, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
 def test_no_schema_that_is_told_is_refused(protocol: str, schema: JsonObject, closed: bool) -> None:
     """Whatever schema passes the checks of files is either taken by the vendor or refused in a sentence of ours."""
     try:
@@ -346,7 +347,7 @@ def test_no_schema_that_is_told_is_refused(protocol: str, schema: JsonObject, cl
 
 
 @given(schema=schemas, value=st.dictionaries(names, st.sampled_from(["x", 1, {"a": "x"}, ["x"], None]), max_size=3))
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
+@examples(60, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
 def test_arguments_that_fit_the_tool_fit_what_is_told(schema: JsonObject, value: JsonObject) -> None:
     """Where all of a schema is told, a call that the tool would take fits, and comes back as it was meant."""
     definition = tool("t", schema)

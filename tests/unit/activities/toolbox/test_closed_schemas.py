@@ -3,12 +3,13 @@
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mandate.activities.toolbox.argument_names import find_name_fault
 from mandate.activities.toolbox.closed_schemas import close_schema, find_open_places, open_schema
 from mandate.activities.toolbox.schema import check_schema, find_misfit
+from tests.support.examples import examples
 
 AMOUNT: dict[str, Any] = {"type": "object", "properties": {"amount": {"type": "number"}}, "required": ["amount"]}
 ITEM: dict[str, Any] = {"type": "object", "properties": {"price": {"type": "number"}}}
@@ -268,7 +269,7 @@ def _without_x(value: Any) -> Any:
     return [_without_x(item) for item in value] if isinstance(value, list) else value
 
 
-@settings(max_examples=400, deadline=None)
+@examples(400)
 @given(ROOTS, VALUES)
 def test_closing_only_ever_refuses_names_that_are_not_declared(schema: dict[str, Any], value: dict[str, Any]) -> None:
     """`x` is declared nowhere."""
@@ -282,7 +283,7 @@ def test_closing_only_ever_refuses_names_that_are_not_declared(schema: dict[str,
         assert find_name_fault(made, value) is not None
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(ROOTS)
 def test_nothing_is_open_after_closing(schema: dict[str, Any]) -> None:
     assert find_open_places(close_schema(schema)) == ()

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mandate.activities.stores.sqlite import SqliteStore
@@ -25,6 +25,7 @@ from mandate.workflows.contracts.transcript import (
     TextPart,
     UserMessage,
 )
+from tests.support.examples import examples
 from tests.support.memory_store import MemoryStore
 
 AGENT = "a" * 43
@@ -91,7 +92,7 @@ async def trunk() -> tuple[MemoryStore, list[Chain]]:
     return store, await chains_of(store, EDGES[-1])
 
 
-@settings(max_examples=30, deadline=None)
+@examples(30)
 @given(edge=st.sampled_from(EDGES), branches=st.lists(st.lists(turns, min_size=1, max_size=3), min_size=1, max_size=3))
 async def test_cold_conversation_equals_the_warm_one_on_every_branch(
     trunk: tuple[MemoryStore, list[Chain]], edge: int, branches: list[list[list[Message]]]

@@ -1,7 +1,5 @@
 """Prices of an agent file: pinned with its models, and refused where money is limited and nobody knows them."""
 
-import subprocess
-import sys
 from decimal import Decimal
 from pathlib import Path
 
@@ -204,26 +202,6 @@ async def test_price_of_another_form_is_refused(tmp_path: Path, text: str, fault
     models = "" if text.startswith("models") else "models: [vllm:a]\n"
 
     assert await refuse(tmp_path, f"{text}\n{models}") == [fault]
-
-
-def test_agents_with_prices_of_their_own_load_no_price_list(tmp_path: Path) -> None:
-    """The list takes a quarter of a second to load."""
-    (tmp_path / "desk.yaml").write_text(
-        f"name: desk\ninstructions: Help.\n{LIMITED}models: [{{model: 'vllm:a', price: {RATES}}}, "
-        f"{{model: 'openai:gpt-6-sol', window: 2048, price: {RATES}}}]\n"
-    )
-    code = (
-        "import asyncio, sys; from pathlib import Path; from mandate.workers.catalog.catalog import Catalog;"
-        "from mandate.workers.secrets import Secrets;"
-        "from mandate.activities.toolbox.mcp.lazy_toolbox import LazyMcpToolbox;"
-        "secrets = Secrets({});"
-        "catalog = asyncio.run(Catalog.load(Path('desk.yaml'), LazyMcpToolbox(secrets), secrets=secrets));"
-        "print(len(catalog.agents), 'genai_prices' in sys.modules)"
-    )
-
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
-
-    assert done.stdout.split() == ["1", "False"]
 
 
 def test_price_specs_are_read_exactly() -> None:

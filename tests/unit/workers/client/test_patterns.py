@@ -5,7 +5,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mandate.workers.client import patterns
@@ -15,6 +15,7 @@ from mandate.workflows.contracts.plan import PlanSpec
 from mandate.workflows.rules.cel.evaluation import Facts
 from mandate.workflows.rules.plans import faults, order
 from mandate.workflows.rules.plans.targets import Target
+from tests.support.examples import examples
 
 NAMES = st.from_regex(r"[a-zA-Z][a-zA-Z0-9_-]{0,63}", fullmatch=True) | st.sampled_from(
     ["in", "true", "a", "a_2", "a-2"]
@@ -156,7 +157,7 @@ def test_plan_and_execute_goes_through_the_tasks(planner: str, worker: str, join
 
 
 @given(NAMES, SOME, st.integers(1, patterns.MOST_ROUNDS))
-@settings(max_examples=30)
+@examples(30)
 def test_supervise_is_a_result_and_a_review_an_attempt(manager: str, workers: list[str], attempts: int) -> None:
     made = supervise(manager, workers, attempts=attempts)
 
@@ -214,16 +215,6 @@ def test_votes_are_hidden_in_the_first_round_and_nameless_in_the_next() -> None:
     assert made.output == "{'answer': steps.judge.output, 'baseline': steps.alone_7.output}"
     assert order.list_needs(steps["alone_2"]) == {"alone_1"}
     assert levels(made)[0] == ["alone_1", "vote_1_1", "vote_2_1", "vote_3_1"]
-
-
-def test_the_largest_patterns_are_plans() -> None:
-    long = [f"{'x' * 60}{number:04}" for number in range(1000)]
-
-    for made in (
-        debate(long[: patterns.MOST_DEBATERS], "judge", rounds=patterns.MOST_ROUNDS),
-        supervise("boss", long[:99], attempts=patterns.MOST_ROUNDS),
-    ):
-        assert find(made) == []
 
 
 @pytest.mark.parametrize(

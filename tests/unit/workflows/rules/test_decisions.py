@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mandate.workflows.contracts.people import normalize_name
@@ -14,6 +14,7 @@ from mandate.workflows.contracts.state import PeopleState
 from mandate.workflows.contracts.tool import ToolResult
 from mandate.workflows.rules import decisions
 from mandate.workflows.rules.input_size import VALUE_WAY
+from tests.support.examples import examples
 
 NOW = datetime(2026, 11, 2, 9, 0, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -416,7 +417,7 @@ class Story:
             self.outcomes.append(outcome)
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(needs=st.lists(WANTED, min_size=1, max_size=2, unique_by=lambda one: one.rule), said=SAID)
 def test_an_approval_has_distinct_entitled_people_for_every_need(needs: list[Need], said: list[Any]) -> None:
     story = Story(needs, requester="eve")
@@ -437,7 +438,7 @@ def test_an_approval_has_distinct_entitled_people_for_every_need(needs: list[Nee
         assert any(not one.is_met for one in story.asked.needs)
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(needs=st.lists(WANTED, min_size=1, max_size=2, unique_by=lambda one: one.rule), said=SAID)
 def test_what_is_decided_stays_so_and_saying_it_again_changes_nothing(needs: list[Need], said: list[Any]) -> None:
     story = Story(needs, requester="eve")

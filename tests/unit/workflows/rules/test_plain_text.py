@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import structlog
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import JsonValue
 from rich.panel import Panel
@@ -33,6 +33,7 @@ from mandate.workflows.contracts.request import NotifyRequest
 from mandate.workflows.contracts.tool import ToolResult
 from mandate.workflows.rules import commands, needs, wording
 from mandate.workflows.rules.plain_text import escape_json, make_plain, make_plain_json, make_plain_lines, shorten
+from tests.support.examples import examples
 from tests.support.notices import approval, notice, question, run_of
 
 CATEGORIES = {"Cc", "Cf", "Cs", "Zl", "Zp"}
@@ -222,7 +223,7 @@ def test_nothing_forbidden_is_in_failures(text: str) -> None:
 @given(anything)
 @example("\x1b[31m\u202e")
 @example("[/]")
-@settings(max_examples=40)
+@examples(40)
 def test_nothing_forbidden_is_in_what_commands_print(text: str) -> None:
     real = sys.stdout, sys.stderr
     streams = sys.stdout, sys.stderr = io.StringIO(), io.StringIO()
@@ -249,7 +250,7 @@ def test_nothing_forbidden_is_in_what_commands_print(text: str) -> None:
 @pytest.mark.parametrize("as_json", [True, False])
 @given(anything)
 @example("\x7f")
-@settings(max_examples=40)
+@examples(40)
 def test_nothing_forbidden_is_in_logs(as_json: bool, text: str) -> None:
     stream, root = io.StringIO(), logging.getLogger()
     handlers, level, real = root.handlers[:], root.level, sys.stderr

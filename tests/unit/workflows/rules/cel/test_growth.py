@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from mandate.workflows.rules.cel import cost, evaluation, growth
 from mandate.workflows.rules.cel import tree as cel_tree
 from mandate.workflows.rules.cel.evaluation import Facts, Unevaluable
+from tests.support.examples import examples
 
 TOO_COSTLY = Unevaluable("it is too costly for arguments of this size")
 
@@ -261,7 +262,7 @@ def chains(draw: st.DrawFn, of: str) -> Part:
 sizes = st.tuples(st.integers(0, 30), st.integers(0, 300), st.integers(0, 30))
 
 
-@settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much], max_examples=60)
+@examples(60, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
 @given(conditions, sizes)
 def test_no_condition_does_more_than_was_estimated(condition: Part, size: tuple[int, int, int]) -> None:
     count, length, width = size
