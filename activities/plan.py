@@ -11,7 +11,7 @@ from temporalio import activity
 
 from mandate.activities import failures
 from mandate.activities.heartbeat import Stopwatch, send_heartbeats
-from mandate.activities.plan_calls import ACCOUNT, SETTLED, PlanCallReader, read_given
+from mandate.activities.plan_calls import ACCOUNT, KEPT, REJECTED, SETTLED, PlanCallReader, read_given
 from mandate.activities.toolbox import calls as toolbox_calls
 from mandate.activities.transcript import results, sensitive_arguments
 from mandate.activities.transcript.conversation import PLANNED, Conversation, is_planned
@@ -165,7 +165,11 @@ class PlanActivities:
             if not answer.error:
                 answer = answer.model_copy(update={"note": None})
             parts.append(await results.tell(self._transcript.blobs, call, answer, agent.definition(call.tool)))
-            account[call.call_id] = {"cost_usd": f"{one.cost_usd:f}", "people": answer.cause == "people"}
+            account[call.call_id] = {
+                "cost_usd": f"{one.cost_usd:f}",
+                "people": answer.cause == "people",
+                **({REJECTED: answer.rejected.model_dump(mode="json", include=KEPT)} if answer.rejected else {}),
+            }
         settled: dict[str, JsonValue] = {
             one.call: one.model_dump(mode="json", exclude_none=True, exclude={"call"}) for one in request.settled
         }
@@ -207,7 +211,7 @@ def _list_calls(message: Message, _: AssistantMessage | None) -> tuple[CallPart,
 
 
 def _write_ask(ask: Ask) -> StepAsk:
-    return StepAsk(call=str(ask.label), reason=ask.reason, tried=ask.tried)
+    return StepAsk(call=str(ask.label), reason=ask.reason, tried=ask.tried, has_output=ask.has_output)
 
 
 def _write_calls(agent: PinnedAgent, begin: tuple[NewCall, ...]) -> AssistantMessage | None:

@@ -35,6 +35,10 @@ ACCOUNT, SETTLED = "account", "settled"
 """Keys of what the calls of a message have cost, beside their results; and of what people said of failed steps."""
 
 
+REJECTED, KEPT = "rejected", {"text", "digest", "size"}
+"""Key of an output that did not pass its checks, and what is kept of it."""
+
+
 @dataclass(frozen=True, slots=True)
 class CallsRead:
     """Calls of a plan, with their ends, and what people said of failed ones."""
@@ -69,17 +73,21 @@ class PlanCallReader:
                 read.calls.update({Label.parse(call.call_id): None for call in message.calls if is_planned(message)})
                 continue
             told = _read_told(message)
-            account = {name: (Decimal(one["cost_usd"]), one["people"]) for name, one in told.get(ACCOUNT, {}).items()}
+            account: dict[str, dict[str, Any]] = told.get(ACCOUNT, {})
             for part in message.parts:
                 if isinstance(part, ResultPart) and part.call_id in account:
-                    label = Label.parse(part.call_id)
-                    cost, is_stopped = account[part.call_id]
-                    if part.error:
-                        read.calls[label] = Ended(None, failure=part.text, cost_usd=cost, is_stopped=is_stopped)
-                        continue
+                    label, of_call = Label.parse(part.call_id), account[part.call_id]
+                    rejected = of_call.get(REJECTED)
+                    output = ToolResult.model_validate(rejected) if rejected else part if not part.error else None
                     step = steps.get(label.step)
-                    value = await self._find_value(step, part) if step is not None else None
-                    read.calls[label] = Ended(value, cost_usd=cost)
+                    value = await self._find_value(step, output) if step is not None and output is not None else None
+                    read.calls[label] = Ended(
+                        value,
+                        failure=part.text if part.error else None,
+                        cost_usd=Decimal(of_call["cost_usd"]),
+                        has_value=output is not None,
+                        is_stopped=part.error and of_call["people"],
+                    )
             for name, one in told.get(SETTLED, {}).items():
                 said, label = StepSettled.model_validate({**one, "call": name}), Label.parse(name)
                 step = steps.get(label.step)

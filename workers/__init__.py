@@ -25,6 +25,7 @@ history: history without a worker
 dev_server: embedded Temporal server
 catalog: agent files, checked and pinned
 events: events of other systems, which start runs
+pages: pages for browsers
 cli: verbs of `mandate`
 demo: `mandate demo`
 examples: tools to learn from

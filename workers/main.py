@@ -91,6 +91,11 @@ VERBS: Mapping[str, Verb] = {
         "cli.budget:budget",
         "Show what budgets beyond one run have spent, hold and have left in this day or month, or in earlier ones.",
     ),
+    "stats": Verb(
+        "cli.stats:stats",
+        "Count runs: how they ended, what they cost, how long they took, what failed, and how long people were waited "
+        "for.",
+    ),
     "cache": Verb("cli.cache:cache", "List the results of read tools that are kept for equal calls, or remove them."),
     "demo": Verb(
         "demo.command:demo",

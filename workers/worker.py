@@ -239,7 +239,7 @@ async def _open_activities(
         budgets=limits,
         origins=Origins(transcript, agents),
         agents=agents,
-        plans=_Plans(catalog),
+        plans=_Plans(catalog, settings),
     )
     own_tools = {kind: OwnToolbox(toolbox, own) for kind, toolbox in toolboxes.items()}
     tools = ToolActivities(toolboxes, agents, transcript, own, identities.signatures, cache=cache)
@@ -267,8 +267,9 @@ async def _open_activities(
 class _Plans:
     """Plans that runs can be started with."""
 
-    def __init__(self, catalog: Catalog) -> None:
+    def __init__(self, catalog: Catalog, settings: Settings) -> None:
         self._catalog = catalog
+        self._settings = settings
         self._offered = {name: _offer(loaded) for name, loaded in catalog.plans.items()}
 
     def names(self) -> list[str]:
@@ -278,7 +279,11 @@ class _Plans:
         return self._offered.get(name)
 
     async def make(self, plan: PlanSpec) -> OfferedAgent:
-        return _offer(await self._catalog.make_plan(plan))
+        made = await self._catalog.make_plan(plan)
+        people = await asyncio.to_thread(catalog_people.read_people, self._settings)
+        if faults := [f"{fault.key}: {fault.message}" for fault in catalog_people.find_unknown(made, people)]:
+            raise ValueError("; ".join(faults))
+        return _offer(made)
 
 
 def _offer(agent: Loaded | Linked) -> OfferedAgent:
@@ -296,13 +301,12 @@ async def _checked_catalog(settings: Settings, resolve: Secrets, mcp: McpDefinit
         endpoints=read_endpoints(settings),
         plans=find_plans(settings),
     )
-    agents = catalog.agents.values()
-    faults = (*readiness.script_faults(catalog, settings), *catalog_people.faults_for(agents, settings))
+    faults = (*readiness.script_faults(catalog, settings), *catalog_people.faults_for(catalog.members, settings))
     if faults := (*faults, *budgets.faults_for(settings)):
         raise FileError(faults)
     if lacking := readiness.missing_keys(catalog, settings):
         raise providers.MissingKey("; ".join(map(str, lacking)))
-    more = (*catalog_people.warnings_for(agents, settings), *await readiness.closed_hosts(catalog, settings))
+    more = (*catalog_people.warnings_for(catalog.members, settings), *await readiness.closed_hosts(catalog, settings))
     return replace(catalog, warnings=(*catalog.warnings, *more))
 
 

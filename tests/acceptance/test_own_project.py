@@ -151,6 +151,24 @@ def test_the_wheel_has_one_name_and_is_the_same_from_the_sdist(wheel: Wheel, tmp
     assert again.files() == files
 
 
+def test_the_page_of_a_run_is_rendered_from_the_wheel(installed: Installed, tmp_path: Path) -> None:
+    code = (
+        "from datetime import UTC, datetime; from mandate.workers.converter import data_converter;"
+        "from mandate.workers.history.picture import Picture; from mandate.workers.history.record import Record;"
+        "from mandate.workers.history.run_history import RunHistory; from mandate.workers.pages import run_page;"
+        "from mandate.workers.history.timeline import Timeline;"
+        "record = Record('shop-1', 'r', 'running', RunHistory(data_converter()), people=());"
+        "print(run_page.__file__);"
+        "print(run_page.render_run(Picture(record, Timeline(), datetime.now(UTC)), program='mandate'))"
+    )
+
+    found = run([str(installed.python), "-c", code], tmp_path, installed.environment)
+
+    assert found.startswith(str(installed.home))
+    assert "<h1><bdi>shop-1</bdi>" in found
+    assert "prefers-color-scheme: dark" in found
+
+
 def test_nothing_of_the_checkout_is_imported(installed: Installed, tmp_path: Path) -> None:
     code = (
         "import importlib.util as u; import mandate; print(mandate.__file__, *map(u.find_spec, ('workers', 'tests')))"

@@ -8,7 +8,12 @@ from typing import Any
 from pydantic import BaseModel
 from temporalio.api.enums.v1 import UpdateWorkflowExecutionLifecycleStage as Stage
 from temporalio.api.enums.v1 import WorkflowExecutionStatus
-from temporalio.api.workflowservice.v1 import DescribeWorkflowExecutionResponse, UpdateWorkflowExecutionResponse
+from temporalio.api.taskqueue.v1 import PollerInfo
+from temporalio.api.workflowservice.v1 import (
+    DescribeTaskQueueResponse,
+    DescribeWorkflowExecutionResponse,
+    UpdateWorkflowExecutionResponse,
+)
 from temporalio.client import Client
 from temporalio.exceptions import ApplicationError
 from temporalio.service import ConnectConfig, RPCError, RPCStatusCode, ServiceClient
@@ -78,6 +83,8 @@ class UpdateService(ServiceClient):
             described = DescribeWorkflowExecutionResponse()
             described.workflow_execution_info.status = self.status
             return described
+        if rpc == "describe_task_queue":
+            return DescribeTaskQueueResponse(pollers=[PollerInfo(identity="1@elsewhere")])
         assert rpc == "update_workflow_execution"
         (payload,) = await data_converter().decode(req.request.input.args.payloads)
         run = req.workflow_execution.workflow_id

@@ -63,16 +63,22 @@ class Loaded:
     below: Mapping[Digest, bytes] = field(default_factory=dict)
     """Contents of the agents that may work below it, by their addresses."""
 
+    def _list_check_places(self) -> list[Place]:
+        plan = self.pinned.plan
+        if plan is None:
+            return [("checks", index) for index in range(len(self.pinned.checks))]
+        return plan_members.list_check_places(plan)
+
     def models(self) -> Iterator[tuple[Place, str]]:
         """Yield each model that it may ask, also in checks and for summaries, and its place in the file."""
         yield from zip(self.places, self.pinned.models, strict=True)
         for index, model in enumerate(self.pinned.models_allowed):
             if not model.endswith("*"):
                 yield ("models_allowed", index), model
-        for index, check in enumerate(self.pinned.checks):
+        for where, check in zip(self._list_check_places(), self.pinned.checks, strict=True):
             if check.model is not None:
-                yield ("checks", index, "model"), check.model
-            yield from ((("checks", index, "models", place), model) for place, model in enumerate(check.models))
+                yield (*where, "model"), check.model
+            yield from (((*where, "models", place), model) for place, model in enumerate(check.models))
         yield from _list_summary_models(self.pinned.context)
 
 
@@ -93,6 +99,11 @@ class Catalog:
     """What plans may name, those of plans with `plan_members.PREFIX`."""
     family: children.Family = field(default_factory=lambda: children.Family({}))
     """All agents and plans that runs may have here, those that are only children included."""
+
+    @property
+    def members(self) -> tuple[Loaded, ...]:
+        """All agents and plans: what is demanded of an agent is demanded of a plan."""
+        return (*self.agents.values(), *self.plans.values())
 
     @classmethod
     async def load(
@@ -195,7 +206,7 @@ class Catalog:
             family,
         )
 
-    async def make_plan(self, plan: PlanSpec) -> Linked:
+    async def make_plan(self, plan: PlanSpec) -> Loaded:
         """Return a plan that is data, made of agents and plans of this worker.
 
         Raises:
@@ -214,7 +225,7 @@ class Catalog:
             found += children.find_unsigned(draft.document, made, members, draft.spec)
             found += children.find_unpriced(draft.document, draft.spec, members, {**self.specs, name: draft.spec})
         _refuse(draft.place(found, self.specs))
-        return self.family.link_made(made)
+        return draft.load(self.family.link_made(made))
 
     def _demand_sound(self, plan: PlanSpec) -> None:
         """Do nothing for a plan without faults; raise `ValueError` with all of them."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from mandate.activities.documents import Document, Fault, in_order
@@ -52,11 +53,16 @@ def faults_for(agents: Iterable[Loaded], settings: Settings) -> tuple[Fault, ...
         found = _read_people(settings)
     except FileError as error:
         return in_order([*faults, *error.faults])
-    people = found[0] if found is not None else None
     faults += _control_faults(*found) if found is not None else ()
-    for loaded in agents:
-        faults += [naming.fault(why) for naming in _namings(loaded) if (why := _unknown(naming, people)) is not None]
-    return in_order(faults)
+    people = found[0] if found is not None else None
+    return in_order([*faults, *chain.from_iterable(find_unknown(loaded, people) for loaded in agents)])
+
+
+def find_unknown(loaded: Loaded, people: People | None) -> Iterator[Fault]:
+    """Yield the people and groups who may decide for an agent or plan, and of whom nothing is known."""
+    for naming in _namings(loaded):
+        if (why := _unknown(naming, people)) is not None:
+            yield naming.fault(why)
 
 
 def warnings_for(agents: Iterable[Loaded], settings: Settings) -> tuple[Fault, ...]:

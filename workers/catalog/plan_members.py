@@ -37,6 +37,11 @@ def to_agent(plan: PlanSpec) -> AgentSpec:
     )
 
 
+def list_check_places(plan: PlanSpec) -> list[Place]:
+    """Return the places of all checks of a plan, in the order of those of its agent."""
+    return [*(("checks", index) for index in range(len(plan.checks))), *(place for place, _ in _list_checks(plan))]
+
+
 def _list_checks(plan: PlanSpec) -> Iterator[tuple[Place, CheckSpec]]:
     """Yield the checks of the steps with their places, each as one of the tool that its step calls."""
     for index, step in enumerate(plan.steps):

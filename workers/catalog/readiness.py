@@ -59,7 +59,7 @@ async def closed_hosts(catalog: Catalog, settings: Settings) -> tuple[Fault, ...
     """
     urls = [
         (loaded, made.tool.name, made.binding.url)
-        for loaded in catalog.agents.values()
+        for loaded in catalog.members
         for made in loaded.pinned.tools
         if made.binding.kind == "http"
     ]
@@ -94,6 +94,6 @@ async def _refusal(allowed: "AllowedHosts", url: str) -> str | None:
 
 
 def _models(catalog: Catalog) -> Iterator[tuple[Loaded, Place, str]]:
-    for loaded in catalog.agents.values():
+    for loaded in catalog.members:
         for place, model in loaded.models():
             yield loaded, place, model

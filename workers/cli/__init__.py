@@ -6,7 +6,10 @@ watch: lines of a run
 show: `mandate show`
 run_text: run in words, and its exit code
 run_tree: tree of runs, drawn
+run_file: page of a run, as a file
+timeline_bars: time line of a run, as bars
 token_bars: tokens of each step, as bars
+stats: `mandate stats`
 inbox: `mandate inbox`
 entitled: requests of a person
 request_names: names of requests

@@ -22,8 +22,9 @@ from mandate.workers.cli import identity, live_text, own_worker, prompts, reques
 from mandate.workers.cli.connection import Connection, connected, note_start
 from mandate.workers.cli.errors import DONE, ENDED_OTHERWISE, CliError
 from mandate.workers.cli.options import Invocation, verb
+from mandate.workers.cli.unserved import note_unserved
 from mandate.workers.cli.watch import call_line
-from mandate.workers.client import answers
+from mandate.workers.client import answers, sessions
 from mandate.workers.client.answers import NotAnswering, Unknown
 from mandate.workers.client.client import AgentClient
 from mandate.workers.client.earlier_run import find_earlier_run
@@ -92,6 +93,11 @@ async def chat(
         named = requester if requester is not None else connection.settings.requester
         who = identity.person(connection.settings, named, option="--requester")
         name = agent or await _find_agent(connection, workflow_id or "")
+        if workflow_id is not None:
+            try:
+                await sessions.check(connection.client, workflow_id, name)
+            except MessageError as error:
+                raise CliError(str(error)) from None
         session = _Session(
             call=call,
             connection=connection,
@@ -101,6 +107,7 @@ async def chat(
             speaker=who.name,
             decider=identity.person(connection.settings, by, option="--by").name,
             idle=waits,
+            queue=queue,
         )
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(own_worker.serving(call, connection, queue))
@@ -152,6 +159,7 @@ class _Session:
     speaker: str
     decider: str
     idle: timedelta | None
+    queue: str
     is_attended: bool = field(default_factory=prompts.is_attended)
     _began: datetime = field(default_factory=lambda: datetime.now(UTC))
     _seen_step: int = 0
@@ -215,6 +223,11 @@ class _Session:
         self.call.out.print(*_describe(reply, is_printed=is_printed))
 
     async def _say(self, text: str, message_id: str, *, waits: bool) -> Reply:
+        queue = self.queue
+        async with note_unserved(self.call, self.connection, self.workflow_id, queue):
+            return await self._wait_for_reply(text, message_id, waits=waits)
+
+    async def _wait_for_reply(self, text: str, message_id: str, *, waits: bool) -> Reply:
         with self._turning(f"{self.agent} works"):
             sending = asyncio.create_task(
                 self.client.say(

@@ -13,6 +13,7 @@ from mandate.workers.cli.connection import Connection, connected, note_start
 from mandate.workers.cli.errors import DONE, ENDED_OTHERWISE, CliError
 from mandate.workers.cli.options import Invocation, verb
 from mandate.workers.cli.prompts import confirm
+from mandate.workers.cli.unserved import note_unserved
 from mandate.workers.client import messages
 from mandate.workers.client.inbox import RUNNING
 from mandate.workers.client.messages import IN_ALL, MessageError, NoRun
@@ -173,7 +174,8 @@ async def _sent(
     async def one(workflow_id: str) -> dict[str, str]:
         async with slots:
             try:
-                told = await send(connection.client, workflow_id)
+                async with note_unserved(call, connection, workflow_id):
+                    told = await send(connection.client, workflow_id)
             except NoRun as error:
                 is_late = goes_on and isinstance(error, messages.RunIsOver)
                 refused = f"{error}; {wording.GO_ON}" if is_late else str(error)

@@ -23,6 +23,14 @@ SERVER_MEANINGS = {
 }
 """Meanings of the choices of a question that an MCP server asks."""
 
+STEP_MEANINGS = {
+    "retry": "the step is made again, and its attempts count anew; with --value its agent is told your guidance",
+    "accept": "what it returned counts as good",
+    "supply": "--value is its output",
+    "stop": "the plan ends; what has a compensation is taken back first",
+}
+"""Meanings of the choices on a step of a plan that has failed."""
+
 MEANINGS: dict[str, dict[str, str]] = {
     "escalation": {
         "retry": "the agent tries again; with --value it is told your guidance, and all attempts count anew",
@@ -54,6 +62,13 @@ def waits_for(request: Request) -> str:
     return ", ".join(request.waits_for)
 
 
+def _find_meanings(request: Request) -> dict[str, str] | None:
+    """Return the meanings of the choices of a request; `None` where they say it themselves."""
+    if request.plan_step is not None:
+        return STEP_MEANINGS
+    return MEANINGS.get(request.kind) if request.server is None else SERVER_MEANINGS
+
+
 def print_request(
     out: Output,
     run: OpenRequests,
@@ -76,7 +91,7 @@ def print_request(
         out.print("", Text("what the run was asked", style="bold"), f"  {request.goal}")
     if request.evidence:
         out.print("", Text("what it tried and did", style="bold"), *(f"  {line}" for line in request.evidence))
-    meanings = MEANINGS.get(request.kind) if request.server is None else SERVER_MEANINGS
+    meanings = _find_meanings(request)
     if meanings is not None:
         out.print("", Text("what can be chosen", style="bold"))
         out.print(*(f"  {choice:<13} {meanings[choice]}" for choice in request.choices))

@@ -1,6 +1,7 @@
 """`mandate show`: read a run, its conversation included, or a request to people."""
 
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -8,7 +9,17 @@ from rich.text import Text
 
 from mandate.activities.stores.base import StoreUnavailable
 from mandate.activities.transcript.blobs import BlobCorrupted
-from mandate.workers.cli import decisions, request_names, request_text, run_text, run_tree, token_bars
+from mandate.workers.cli import (
+    decisions,
+    request_names,
+    request_text,
+    run_file,
+    run_text,
+    run_tree,
+    timeline_bars,
+    token_bars,
+    unserved,
+)
 from mandate.workers.cli.connection import Connection, connected, elsewhere, note_start
 from mandate.workers.cli.errors import CliError
 from mandate.workers.cli.inbox import entry
@@ -22,6 +33,7 @@ from mandate.workers.client.answers import Unknown
 from mandate.workers.client.decisions import why_not_open
 from mandate.workers.client.trees import Place
 from mandate.workers.history.models import ModelTable
+from mandate.workers.history.picture import read_picture
 from mandate.workers.history.record import (
     Conversation,
     Json,
@@ -32,6 +44,7 @@ from mandate.workers.history.record import (
     read_arguments,
     read_record,
 )
+from mandate.workers.history.timeline_reader import TimelineReader
 from mandate.workers.history.tree import read_tree
 from mandate.workers.run_store import StoreUnusable
 from mandate.workflows.contracts.base import Digest, canonical_json
@@ -64,6 +77,19 @@ async def show(
     board: Annotated[
         bool, typer.Option("--board", help="The values that the runs of its tree share: the board.")
     ] = False,
+    timeline: Annotated[
+        bool, typer.Option("--timeline", help="What the run did when, all its parts on one time line, a bar each.")
+    ] = False,
+    html: Annotated[
+        Path | None,
+        typer.Option(
+            "--html",
+            help="Write the run as one page that needs nothing else: time line, conversation, requests, cost; "
+            "`-` is stdout.",
+            metavar="FILE",
+        ),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Let --html replace a file that exists.")] = False,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on watching, as `run` does.")] = False,
 ) -> int:
     """Show what a run was asked, said and did, and what it cost; it may be going on or have ended in any way.
@@ -87,18 +113,32 @@ async def show(
     With `--board` and `-o json` one object: root, run_id, and board, an object a value by its name: value, version,
     by (workflow id of the run that wrote it), and tainted.
 
+    With `--timeline` and `-o json` one object: workflow_id, run_id, status, begun_at, ended_at (`null` while it goes
+    on), missing (why its beginning is not there, else `null`), unreadable (events that could not be read), parts
+    (run_id, begun_at, ended_at), people (at, step, line, counts), and bars, one object for each thing that took time:
+    kind (model, tool, check, probe, child, person, pause, idle, retry, own), label, name, step, plan_step, part,
+    begun_at, taken_at (a worker began its last attempt), ended_at, state, attempts, local, reason, request,
+    waits_for, input_tokens, output_tokens, cost_usd.
+
     Of a request it shows all that a person must know to decide on it, and the commands that do.
     """
     if tree and (follow or tokens or full):
         raise CliError("--tree goes without --follow, --tokens and --full")
     if board and (follow or tokens or tree):
         raise CliError("--board goes without --follow, --tokens and --tree")
+    if (timeline or html is not None) and (follow or tokens or tree or board):
+        raise CliError("--timeline and --html go without --follow, --tokens, --tree and --board")
+    _check_page(call, html, overwrite=overwrite)
     async with connected(call, of_runs=True) as connection:
         note_start(call, connection)
         if tree:
             return await _show_tree(call, connection, run, run_id)
         if board:
             return await _show_board(call, connection, run, run_id, full=full)
+        if timeline or html is not None:
+            return await _show_timeline(
+                call, connection, run, run_id, html, is_drawn=timeline, overwrite=overwrite, full=full
+            )
         if not follow and not tokens and run_id is None and await _is_request(call, connection, run):
             return await _show_request(call, connection, run)
         if tokens:
@@ -107,6 +147,17 @@ async def show(
             return await _follow(call, connection, run, run_id)
         await _show(call, connection, run, run_id, full=full)
     return 0
+
+
+def _check_page(call: Invocation, html: Path | None, *, overwrite: bool) -> None:
+    """Refuse a page that cannot be written, before anything is read for it."""
+    if html is None:
+        if overwrite:
+            raise CliError("--overwrite goes with --html")
+        return
+    if str(html) == run_file.STDOUT and call.out.as_json:
+        raise CliError("--html - writes the page to stdout, where -o json writes; name a file for one of them")
+    run_file.check_target(html, overwrite=overwrite)
 
 
 async def _is_request(call: Invocation, connection: Connection, name: str) -> bool:
@@ -177,9 +228,43 @@ def _print_commands(call: Invocation, connection: Connection, run: OpenRequests,
     call.out.print(*(f"  {way.temporal}" for way in ways))
 
 
-async def _read_record(connection: Connection, run: str, run_id: str | None) -> Record:
+async def _show_timeline(
+    call: Invocation,
+    connection: Connection,
+    name: str,
+    run_id: str | None,
+    html: Path | None,
+    *,
+    is_drawn: bool,
+    overwrite: bool,
+    full: bool,
+) -> int:
+    """Draw the time line of a run, or of the run that a request is of; write the page of it."""
+    if run_id is None and await _is_request(call, connection, name):
+        (target,) = await request_names.targets(connection, [name], program=call.program)
+        name = target.workflow_id
+    reader = TimelineReader()
+    record, timeline = await _read_record(connection, name, run_id, reader), reader.timeline
+    picture = await read_picture(
+        connection.settings.store, record, timeline, datetime.now(UTC), has_messages=html is not None, full=full
+    )
+    if html is not None:
+        run_file.write_page(call, picture, html, overwrite=overwrite, full=full)
+    if call.out.as_json:
+        call.out.json(picture.to_json())
+    elif is_drawn and str(html) != run_file.STDOUT:
+        run_text.print_heading(call.out, record, connection.run_url(name, record.run_id))
+        timeline_bars.print_timeline(call.out, timeline, picture.read_at, full=full)
+        if picture.store_missing is not None and record.history.is_plan:
+            call.out.note(f"the steps of the plan are not named: {picture.store_missing}")
+    return 0
+
+
+async def _read_record(
+    connection: Connection, run: str, run_id: str | None, reader: TimelineReader | None = None
+) -> Record:
     try:
-        return await read_record(connection.client, run, run_id)
+        return await read_record(connection.client, run, run_id, reader=reader)
     except NoSuchRun as error:
         raise CliError(f"{error} in {_place_of(connection)}") from None
 
@@ -274,6 +359,8 @@ async def _show(call: Invocation, connection: Connection, run: str, run_id: str 
     else:
         run_text.print_ending(out, record, pending, full=full)
         run_text.print_models(out, models)
+        if record.history.ended is None:
+            await unserved.note_unserved_run(call, connection, run)
 
 
 async def _print_messages(

@@ -9,15 +9,18 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from mandate.workers.client import queries
 from mandate.workers.client.diagnosis import Diagnosis, diagnose
+from mandate.workers.client.pollers import describe_unserved
 from mandate.workers.client.queries import QUERY_SECONDS
 from mandate.workflows.contracts.base import Record
 from mandate.workflows.contracts.request import OpenRequests
 from mandate.workflows.contracts.run import Progress
+from mandate.workflows.contracts.state import RunState
 from mandate.workflows.rules import quantities, wording
 
 A = TypeVar("A", bound=Record)
 
 NO_LIST = "it answers with something that is no list of requests"
+NO_STATE = "it answers with something that is no state of a run"
 NO_PROGRESS = "it answers with something that does not tell what it does"
 
 
@@ -53,6 +56,12 @@ async def open_requests(
         # Any workflow can bear our name: what it says of another run would be decided on in its place.
         raise NotAnswering(f"it answers for another run, {wording.shorten(told.workflow_id, 80)!r}")
     return told
+
+
+async def state(client: Client, workflow_id: str, *, run_id: str | None = None) -> RunState:
+    """Return the state of one run; raise as `open_requests`."""
+    handle = client.get_workflow_handle(workflow_id, run_id=run_id)
+    return await _ask(client, handle, "state", RunState, unreadable=NO_STATE, timeout_seconds=QUERY_SECONDS)
 
 
 async def progress(client: Client, workflow_id: str, *, timeout_seconds: float = QUERY_SECONDS) -> Progress:
@@ -97,11 +106,7 @@ async def _ask(
         raise NotAnswering(found.sentence, found)
     queue = await _queue_of(handle)
     late = f"no worker of task queue {queue!r} answered within {quantities.write_seconds(timeout_seconds)}"
-    raise NotAnswering(late if is_late else no_worker(queue), unserved=queue)
-
-
-def no_worker(queue: str) -> str:
-    return f"no worker polls task queue {queue!r}"
+    raise NotAnswering(late if is_late else describe_unserved(queue), unserved=queue)
 
 
 async def _queue_of(handle: WorkflowHandle[Any, Any]) -> str:

@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from pydantic import BaseModel
-from temporalio.client import Client, PayloadLimitsConfig, WorkflowHandle
+from temporalio.client import Client, PayloadLimitsConfig, WorkflowFailureError, WorkflowHandle
 from temporalio.common import WorkflowIDReusePolicy
 from temporalio.envconfig import ClientConfig
 from temporalio.exceptions import WorkflowAlreadyStartedError
@@ -61,6 +61,17 @@ async def connect(
     return await Client.connect(**config, data_converter=data_converter(), payload_limits=PAYLOAD_LIMITS)
 
 
+class RunFailed(WorkflowFailureError):
+    """A run that has no result; the text says why."""
+
+    def __init__(self, workflow_id: str, cause: BaseException) -> None:
+        super().__init__(cause=cause)
+        self._says = f"run {workflow_id!r} has no result: {getattr(cause, 'message', None) or cause}"
+
+    def __str__(self) -> str:
+        return self._says
+
+
 class AgentClient:
     """Client that starts runs, reads results and sends messages; any Temporal client can do so with JSON objects."""
 
@@ -68,6 +79,8 @@ class AgentClient:
         """Take a client; runs start on `task_queue`, else on that of the settings."""
         self.client = client
         self._task_queue = task_queue or Settings.from_environment().task_queue
+        self._sessions = set[str]()
+        """Ids of sessions that were looked at."""
 
     async def start(
         self,
@@ -200,8 +213,19 @@ class AgentClient:
         input: Any = None,  # noqa: A002 - the public name of the field
         **options: Any,
     ) -> PlanResult:
-        """Run a plan to its end, and return its result; take the arguments of `start_plan`."""
-        return await (await self.start_plan(plan, input, **options)).result()
+        """Run a plan to its end, and return its result; take the arguments of `start_plan`.
+
+        Raises:
+            ValueError, UsedId: as `start_plan`.
+            RunFailed: the workers refuse the plan or its input, or somebody has cancelled or terminated the run; the
+                text says why. It is a `WorkflowFailureError`, as what `result()` of a handle raises, whose `cause` has
+                that text.
+        """
+        handle = await self.start_plan(plan, input, **options)
+        try:
+            return await handle.result()
+        except WorkflowFailureError as error:
+            raise RunFailed(handle.id, error.cause) from None
 
     async def say(
         self,
@@ -265,6 +289,9 @@ class AgentClient:
             }
         )
         opening = sessions.Opening(workflow_id, self._task_queue, request)
+        if workflow_id not in self._sessions:
+            await sessions.check(self.client, workflow_id, agent)
+            self._sessions.add(workflow_id)
         return await sessions.say(self.client, opening, message, Patience(patience_seconds))
 
     async def stream(

@@ -21,6 +21,7 @@ from temporalio.client import Client
 from temporalio.exceptions import FailureError
 from temporalio.service import RPCError
 
+from mandate.workers.client.pollers import describe_unserved, find_unserved
 from mandate.workflows.contracts.failures import FailureType
 from mandate.workflows.rules import wording
 
@@ -93,6 +94,17 @@ async def diagnose(client: Client, workflow_id: str, *, run_id: str | None = Non
         return await diagnose_described(client, described.raw_description)
     except RPCError:
         return None
+
+
+async def explain_silence(client: Client, workflow_id: str, queue: str | None = None) -> str | None:
+    """Return why a run does not answer, or that no worker polls its task queue; `None` where neither is known."""
+    if (found := await diagnose(client, workflow_id)) is not None:
+        return found.sentence
+    try:
+        unserved = await find_unserved(client, workflow_id, queue)
+    except RPCError:
+        return None
+    return describe_unserved(unserved) if unserved is not None else None
 
 
 async def diagnose_described(client: Client, described: DescribeWorkflowExecutionResponse) -> Diagnosis | None:

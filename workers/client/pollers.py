@@ -59,6 +59,20 @@ async def list_pollers(client: Client, queue: str) -> tuple[Poller, ...]:
     return tuple(Poller(found.identity, found.last_access_time.ToNanoseconds()) for found in described.pollers)
 
 
+async def find_unserved(client: Client, workflow_id: str, queue: str | None = None) -> str | None:
+    """Return the task queue of a run if no worker polls it; of one that may not be there, its `queue` is given.
+
+    Raises:
+        RPCError: the server does not tell.
+    """
+    queue = queue or (await client.get_workflow_handle(workflow_id).describe()).task_queue
+    return None if await list_pollers(client, queue) else queue
+
+
+def describe_unserved(queue: str) -> str:
+    return f"no worker polls task queue {queue!r}"
+
+
 def may_poll(before: Iterable[Poller], after: Iterable[Poller]) -> bool:
     """Tell whether somebody polls, by two looks between which there was work to take.
 

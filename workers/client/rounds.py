@@ -9,9 +9,9 @@ from typing import Generic, TypeVar
 from temporalio.client import Client
 from temporalio.service import RPCError
 
-from mandate.workers.client.answers import NotAnswering, Unknown, no_worker
+from mandate.workers.client.answers import NotAnswering, Unknown
 from mandate.workers.client.diagnosis import Diagnosis
-from mandate.workers.client.pollers import Poller, list_pollers, may_poll
+from mandate.workers.client.pollers import Poller, describe_unserved, list_pollers, may_poll
 
 T = TypeVar("T")
 
@@ -70,7 +70,7 @@ class Round(Generic[T]):
         async with self._slots:
             found = await self._find_pollers(task_queue)
             if task_queue in self._deserted or (found is not None and not found):
-                self.silent.append(Silent(workflow_id, no_worker(task_queue), unserved=task_queue))
+                self.silent.append(Silent(workflow_id, describe_unserved(task_queue), unserved=task_queue))
             elif self._is_lost(task_queue):
                 self.silent.append(Silent(workflow_id, "no worker answered for the runs before it"))
             else:
@@ -92,7 +92,7 @@ class Round(Generic[T]):
             await asyncio.wait({asking}, timeout=POLL_SECONDS)
             if not asking.done() and await self._is_deserted(task_queue):
                 self._deserted.add(task_queue)
-                raise NotAnswering(no_worker(task_queue), unserved=task_queue)
+                raise NotAnswering(describe_unserved(task_queue), unserved=task_queue)
             self.told.append(await asking)
             self._answering.add(task_queue)
         except NotAnswering as error:

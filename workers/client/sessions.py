@@ -8,20 +8,26 @@ from dataclasses import dataclass
 from temporalio.client import (
     Client,
     WithStartWorkflowOperation,
+    WorkflowExecutionDescription,
     WorkflowFailureError,
     WorkflowUpdateFailedError,
     WorkflowUpdateRPCTimeoutOrCancelledError,
+    WorkflowUpdateStage,
 )
 from temporalio.common import WorkflowIDConflictPolicy
 from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError, RPCStatusCode
 
+from mandate.workers.client.diagnosis import explain_silence
 from mandate.workers.client.in_flight import Pauses
+from mandate.workers.client.trees import read_attribute
 from mandate.workers.client.updates import NoAnswer, Patience, Refused, is_passing
 from mandate.workflows.contracts.failures import ENDED_BEFORE, REFUSALS, FailureType
-from mandate.workflows.contracts.run import AGENT_WORKFLOW, TASK_TIMEOUT, RunResult, StartRequest
+from mandate.workflows.contracts.run import AGENT_WORKFLOW, PLAN_WORKFLOW, TASK_TIMEOUT, RunResult, StartRequest
 from mandate.workflows.contracts.session import Reply, Say
 from mandate.workflows.rules import wording
+
+OTHER_ID = "give the session an id of its own"
 
 _OVER = "AcceptedUpdateCompletedWorkflow"
 """The server's type of failure of a message that was taken in by a run which ended before it had answered."""
@@ -54,6 +60,40 @@ class Opening:
         )
 
 
+async def check(client: Client, workflow_id: str, agent: str) -> None:
+    """Do nothing for an id that has no run, or is that of a session of `agent`.
+
+    Raises:
+        Refused: a message would begin something else under the id, or reach another agent.
+    """
+    try:
+        described = await client.get_workflow_handle(workflow_id).describe()
+    except RPCError:
+        # Whoever sends the message is told, as far as patience does not help.
+        return
+    if described.workflow_type != AGENT_WORKFLOW:
+        kind = "a plan" if described.workflow_type == PLAN_WORKFLOW else f"the workflow {described.workflow_type}"
+        raise Refused(f"{workflow_id!r} is a run of {kind}, and no session; {OTHER_ID}")
+    if described.close_time is not None and not await _was_session(client, described):
+        raise Refused(f"{workflow_id!r} is a run that has ended and was no session; {OTHER_ID}")
+    named = read_attribute(described, "AgentName")
+    if named is not None and named != agent:
+        raise Refused(f"the session {workflow_id!r} is one of the agent {named!r}, not of {agent!r}")
+
+
+async def _was_session(client: Client, described: WorkflowExecutionDescription) -> bool:
+    """Return whether a run began as a session; true where nobody can say."""
+    first = described.raw_description.workflow_execution_info.first_run_id or described.run_id
+    try:
+        async for event in client.get_workflow_handle(described.id, run_id=first).fetch_history_events(page_size=1):
+            given = event.workflow_execution_started_event_attributes.input.payloads
+            (asked,) = await client.data_converter.decode(given, [dict])
+            return bool(asked.get("session"))
+    except (RPCError, RuntimeError, ValueError, AttributeError):
+        pass
+    return True
+
+
 async def say(client: Client, opening: Opening, message: Say, patience: Patience) -> Reply:
     """Send one message until its reply is there; `patience` is for servers and workers that do not answer.
 
@@ -64,15 +104,22 @@ async def say(client: Client, opening: Opening, message: Say, patience: Patience
     while True:
         operation = opening.to_operation()
         try:
-            reply: Reply = await client.execute_update_with_start_workflow(
-                "say",
-                message.model_dump(mode="json", exclude_defaults=True),
-                start_workflow_operation=operation,
-                # The server repeats its answer to a known id, and who is told to try again must be able to.
-                id=f"say-{secrets.token_hex(8)}",
-                result_type=Reply,
-            )
+            # A worker has taken it in, or not in time; its answer may take as long as people do.
+            async with asyncio.timeout(max(patience.left_seconds, 0.1)):
+                update = await client.start_update_with_start_workflow(
+                    "say",
+                    message.model_dump(mode="json", exclude_defaults=True),
+                    start_workflow_operation=operation,
+                    wait_for_stage=WorkflowUpdateStage.ACCEPTED,
+                    # The server repeats its answer to a known id, and who is told to try again must be able to.
+                    id=f"say-{secrets.token_hex(8)}",
+                    result_type=Reply,
+                )
+            patience.renew()
+            reply: Reply = await update.result()
             return reply
+        except TimeoutError:
+            await _read_start(operation)
         except WorkflowUpdateFailedError as error:
             said = await _read_refusal(client, opening.workflow_id, error.cause)
         except WorkflowUpdateRPCTimeoutOrCancelledError:
@@ -86,6 +133,7 @@ async def say(client: Client, opening: Opening, message: Say, patience: Patience
                 raise
             said = " ".join(error.message.split())
         if patience.left_seconds <= 0:
+            said = await explain_silence(client, opening.workflow_id, opening.task_queue) or said
             raise NoAnswer(
                 f"session {opening.workflow_id!r} did not take the message within {patience.seconds:g} s"
                 f"{f' ({said})' if said else ''}; it may still be taken in, and sending it again with its id is safe"

@@ -24,7 +24,7 @@ from temporalio.client import (
 from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError, RPCStatusCode, ServiceClient
 
-from mandate.workers.client.diagnosis import diagnose
+from mandate.workers.client.diagnosis import diagnose, explain_silence
 from mandate.workers.client.in_flight import Pauses, window_of
 from mandate.workflows.contracts.base import digest_of
 from mandate.workflows.contracts.failures import FailureType
@@ -171,8 +171,7 @@ async def send(client: Client, workflow_id: str, message: Message[T], patience: 
         while not update.done() and patience.left_seconds > 0:
             await asyncio.wait({update}, timeout=patience.left_seconds)
         if not update.done():
-            found = await diagnose(client, workflow_id)
-            raise NoAnswer(sending.no_answer(patience.seconds, found.sentence if found is not None else None))
+            raise NoAnswer(sending.no_answer(patience.seconds, await explain_silence(client, workflow_id)))
         if not isinstance(update.exception(), TryAgain):
             patience.renew()
         return update.result()

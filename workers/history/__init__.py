@@ -11,7 +11,13 @@ local_activities: local activities in a history
 events: events for people
 board: values that runs share
 record: reads a run: history and conversation
+timeline: bars of a run, over all its parts
+picture: record, time line and conversation of a run
+timeline_reader: time line, read from events
+time_axis: axis of a time line
+parts: earlier parts of a run
 token_use: tokens of each step's request
+stats: numbers over many runs
 stream: events while a run goes on
 tree: runs below a run, and their ends
 """

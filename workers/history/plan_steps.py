@@ -15,7 +15,7 @@ from mandate.activities.transcript.log import TranscriptLog
 from mandate.activities.transcript.pinned_agents import PinnedAgents
 from mandate.workers.history.step_events import AttemptFailed, ItemEnded, StepBegun, StepEnded, StepEvent
 from mandate.workflows.contracts.agent import PinnedAgent
-from mandate.workflows.contracts.base import Digest, JsonObject
+from mandate.workflows.contracts.base import Digest, JsonObject, canonical_json
 from mandate.workflows.contracts.plan import PlanSpec, PlanStep, StepResult
 from mandate.workflows.contracts.tool import Tool
 from mandate.workflows.contracts.transcript import AssistantMessage, CallPart, Message, ResultPart, UserMessage
@@ -111,6 +111,10 @@ class _Steps:
         ended_calls = [label for label, ended in calls.items() if ended is not None]
         for label in ended_calls:
             self._outputs[label.step] = texts.get(label, "")
+        for label, said in read.settled.items():
+            # What was accepted is not told: its text may hold sensitive arguments.
+            value = said.value if said.choice == "supply" else None
+            self._outputs[label.step] = wording.shorten(_write(value), OUTPUT_KEPT)
         return [
             *self._list_items(move, ended_calls, texts),
             *self._list_ended(move),
@@ -197,6 +201,10 @@ class _Steps:
                 item = standing.items[max(label.index, 0)]
                 index = label.index if label.index >= 0 else None
                 yield AttemptFailed(step, index, label.attempt - 1, item.reason or "it failed")
+
+
+def _write(output: JsonValue) -> str:
+    return "" if output is None else output if isinstance(output, str) else canonical_json(output).decode()
 
 
 def _read_arguments(call: CallPart) -> JsonObject:

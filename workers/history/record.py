@@ -20,8 +20,10 @@ from mandate.workers.client.diagnosis import Diagnosis, diagnose_described, find
 from mandate.workers.client.trees import Place, read_place
 from mandate.workers.history.children import ChildStatus, read_children
 from mandate.workers.history.events import Call, Happening, MessageReceived, RequestOpened
+from mandate.workers.history.parts import read_earlier_parts
 from mandate.workers.history.run_history import RunHistory
 from mandate.workers.history.stream import events
+from mandate.workers.history.timeline_reader import TimelineReader
 from mandate.workers.history.token_use import StepTokens, TokenMeter
 from mandate.workers.run_store import StoreUnusable, stored
 from mandate.workflows.contracts.agent import PinnedAgent
@@ -133,8 +135,10 @@ async def exists(client: Client, workflow_id: str) -> bool:
     return True
 
 
-async def read_record(client: Client, workflow_id: str, run_id: str | None) -> Record:
-    """Read the run as its history tells it; needs no worker.
+async def read_record(
+    client: Client, workflow_id: str, run_id: str | None, *, reader: TimelineReader | None = None
+) -> Record:
+    """Read the run as its history tells it, and with it all its parts into `reader`; needs no worker.
 
     Raises:
         NoSuchRun: there is no such run.
@@ -149,13 +153,17 @@ async def read_record(client: Client, workflow_id: str, run_id: str | None) -> R
         raise NoSuchRun(f"there is no {which}") from None
     if described.workflow_type not in (AGENT_WORKFLOW, PLAN_WORKFLOW):
         raise NoAgentRun(f"{workflow_id!r} is a {described.workflow_type!r} and not the run of an agent")
+    if reader is not None:
+        await read_earlier_parts(client, described, reader)
     history = RunHistory(client.data_converter)
     people: list[Told] = []
     async for event in events(client, workflow_id, described.run_id, wait=False):
-        people += _told(await history.add(event))
+        people += _told(await (reader.take(event, history) if reader is not None else history.add(event)))
+    if reader is not None:
+        reader.note_pending(described.raw_description)
     if described.status is WorkflowExecutionStatus.CANCELED:
         _take_memo(history, await described.memo())
-    status = history.ended.status if history.ended is not None else history.parked.status
+    status = find_status(history, described.status)
     earlier = [Told(None, f"{closed.id} is {closed.outcome}: {closed.reason}") for closed in history.parked.earlier]
     diagnosis = await diagnose_described(client, described.raw_description)
     retry = find_retry(described.raw_description)
@@ -172,6 +180,15 @@ async def read_record(client: Client, workflow_id: str, run_id: str | None) -> R
         place=read_place(described.raw_info),
         children=await read_children(client, history.children),
     )
+
+
+def find_status(history: RunHistory, status: WorkflowExecutionStatus | None) -> str:
+    """Return how a run ended, or how it stands; of one whose end cannot be read, what Temporal says: its `status`."""
+    if history.ended is not None:
+        return history.ended.status
+    if status in {None, WorkflowExecutionStatus.RUNNING, WorkflowExecutionStatus.CONTINUED_AS_NEW}:
+        return history.parked.status
+    return "cancelled" if status is WorkflowExecutionStatus.CANCELED else status.name.lower()
 
 
 def _told(happened: Sequence[Happening]) -> Iterator[Told]:
@@ -272,11 +289,11 @@ class Conversation:
                 text = strike_sensitive(text, definition.tool, self._given.get(part.call_id, {}))
             return {**part.model_dump(mode="json"), "text": text}
         if isinstance(part, TextPart):
-            return {**part.model_dump(mode="json"), "text": self._struck(part.text)}
+            return {**part.model_dump(mode="json"), "text": self.strike(part.text)}
         return part.model_dump(mode="json")
 
-    def _struck(self, text: str) -> str:
-        """Return `text` without the sensitive arguments of calls, which models may repeat."""
+    def strike(self, text: str) -> str:
+        """Return `text` without the sensitive arguments of the calls that were read, which models may repeat."""
         for tool, arguments in self._sensitive:
             text = strike_sensitive(text, tool, arguments)
         return text

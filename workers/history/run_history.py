@@ -79,6 +79,8 @@ class RunHistory:
     usage: Usage = field(default_factory=Usage)
     usage_below: Usage = field(default_factory=Usage)
     """The part of it that children took which have reported since the run last continued as new."""
+    usage_earlier: Usage = field(default_factory=Usage)
+    """The part of it that the session's earlier run took, which this one goes on with."""
     effects: EffectLog = field(default_factory=EffectLog)
     uncertain: tuple[EffectEntry, ...] = ()
     """Its own calls; of a run that has ended with a result, those of its children too."""
@@ -198,6 +200,15 @@ class RunHistory:
             going_on.append(waits)
         return ", ".join(going_on) or self.parked.doing
 
+    def describe_activity(self, scheduled: int) -> str | None:
+        """Return the line of an activity under way by the event that scheduled it; `None` for one not known."""
+        activity = self._open.get(scheduled)
+        return activity.line if activity is not None else None
+
+    def find_wait(self, started: int) -> str | None:
+        """Return the line of a call that waits for its next attempt by the event of its timer; else `None`."""
+        return self._waits.get(started)
+
     def _describe_children(self) -> str:
         """Describe the children that the run waits for; empty when there are none."""
         names = [child.workflow_id for child in self.children.open.values()]
@@ -257,12 +268,18 @@ class RunHistory:
             return
         earlier = RunState.model_validate_json(pinned.earlier)
         self.step, self.usage, self.effects = earlier.step, earlier.usage, earlier.effects
+        self.usage_earlier = earlier.usage
         self.uncertain_below, self.children.made = earlier.uncertain_below, earlier.children_made
         self.parked.go_on(earlier)
         if self.at is not None:
             self.budget.go_on(earlier, self.at)
 
     def _carry_over(self, state: RunState) -> None:
+        if state.plan is not None and state.plan.made:
+            # Here: the loop takes long to import, and only plans leave out places of calls.
+            from mandate.workflows.loop.plan import unpack  # noqa: PLC0415 - only for plans
+
+            unpack(state)
         self.pin, self.head, self.step, self.usage = state.agent, state.head, state.step, state.usage
         self.agent, self.effects, self.uncertain = state.agent.name, state.effects, state.uncertain
         self.is_session = state.session is not None

@@ -27,8 +27,10 @@ async def unfolding(
         following = history.ended.continued_as
 
 
-async def events(client: Client, workflow_id: str, run_id: str | None, *, wait: bool) -> AsyncIterator[HistoryEvent]:
+async def events(
+    client: Client, workflow_id: str, run_id: str | None, *, wait: bool, page_size: int | None = None
+) -> AsyncIterator[HistoryEvent]:
     """Yield the history of one Temporal run, oldest first; with `wait` to its end, which may be far off."""
     handle = client.get_workflow_handle(workflow_id, run_id=run_id)
-    async for event in handle.fetch_history_events(wait_new_event=wait):
+    async for event in handle.fetch_history_events(wait_new_event=wait, page_size=page_size):
         yield event

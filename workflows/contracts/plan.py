@@ -241,6 +241,13 @@ class StepAsk(Record):
     reason: str
     tried: tuple[str, ...] = ()
     """Why each of its last attempts failed."""
+    has_output: bool = True
+    """Its last attempt came to something that can be accepted as it is."""
+
+    @property
+    def step(self) -> str:
+        """Id of the step: the label goes on with the item and the attempt."""
+        return self.call.partition("#")[0].partition("[")[0]
 
 
 class StepSettled(Record):

@@ -219,6 +219,8 @@ class Request(Record):
     """Attempts and what became of them, one line each, the oldest first."""
     reason: str
     """The reason why people are asked, in one sentence."""
+    plan_step: str | None = None
+    """Id of the step of a plan that has failed, of which it is asked."""
     effect: str | None = None
     risk: float = 0.0
     tainted: bool = False

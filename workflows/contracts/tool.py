@@ -294,6 +294,8 @@ class ToolResult(Record):
     """The call was done, and this is not what its tool returned, which is lost."""
     unfit: bool = False
     """It did not pass a check."""
+    rejected: "ToolResult | None" = None
+    """The result that did not pass a check, of a call of a plan: a person may accept it as it is."""
     asking: ServerQuestions | None = None
     """Set where the tool's server asks people before it goes on: the call has no result yet."""
     cause: Literal["people", "other_side", "budget"] | None = None

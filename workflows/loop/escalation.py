@@ -170,7 +170,10 @@ class Escalations:
         """Ask how a plan goes on in which a step has failed; the request's id."""
         reason = f"step {ask.call} failed: {ask.reason}"
         lines = (*ask.tried, *(f"done so far: {entry.call}" for entry in self._run.state.effects.last[-EFFECTS_SHOWN:]))
-        return self._ask("escalation", title=reason, reason=reason, evidence=lines)
+        choices = CHOICES["escalation"]
+        if not ask.has_output:
+            choices = tuple(choice for choice in choices if choice != "accept")
+        return self._ask("escalation", title=reason, reason=reason, evidence=lines, choices=choices, plan_step=ask.step)
 
     def _can_be_accepted(self, about: str, trouble: Trouble, reply: ModelReply | None) -> bool:
         if self._run.has(Change.ACCEPTS_RESULTS):
@@ -190,6 +193,7 @@ class Escalations:
         arguments: JsonObject | None = None,
         index: int = 0,
         tool: Tool | None = None,
+        plan_step: str | None = None,
     ) -> str:
         its, now = self._run.state, workflow.now()
         request_id = self._gate.next_id()
@@ -211,6 +215,7 @@ class Escalations:
             reason=wording.shorten(reason, REASON_CHARACTERS),
             goal=its.goal or None,
             evidence=evidence,
+            plan_step=plan_step,
             effect=str(tool.effect) if tool is not None else None,
             risk=tool.risk if tool is not None else 0.0,
             tainted=its.tainted,

@@ -69,7 +69,8 @@ class PlanAttempts(AttemptLimits):
             return made.answer
         failed = f"did not pass: {made.failed}"
         self.keep_failed(placed, failed)
-        return ToolResult(text=wording.shorten(failed, 1000), error=True, unfit=True)
+        rejected = made.answer.model_copy(update={"preview": ""}) if not made.answer.error else None
+        return ToolResult(text=wording.shorten(failed, 1000), error=True, unfit=True, rejected=rejected)
 
     def find_earlier_failure(self, call: CallRequest) -> str | None:
         """Return nothing: a step that failed is made again as its plan says; what was done wrongly is not."""

@@ -348,6 +348,8 @@ def describe_expiry(request: Request) -> str:
     if first is None or first.then is None:
         if request.server is not None:
             return "the server is told that nobody chose"
+        if request.plan_step is not None:
+            return f"step {request.plan_step} has failed"
         if request.kind == "budget":
             return "the agent gives its last answer"
         return "it counts as rejected" if REJECT in request.choices else "the run ends as declined"

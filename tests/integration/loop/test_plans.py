@@ -10,11 +10,14 @@ from uuid import uuid4
 import pytest
 from temporalio.client import Client, WorkflowFailureError, WorkflowHandle
 
+from mandate.activities.files import FileError
+from mandate.workers.client.client import RunFailed
 from mandate.workflows import steps
 from mandate.workflows.contracts.plan import PlanResult
 from mandate.workflows.contracts.run import RunStatus
 from mandate.workflows.rules import local_activities
 from tests.support.agents import ALLOW_ALL, REQUESTER, Site, new_site
+from tests.support.people import write_people
 from tests.support.toolkit import LET_GO, calls_of
 
 
@@ -346,3 +349,30 @@ async def test_a_worker_that_dies_in_a_move_of_a_plan_is_missed_soon(site: Site)
     begun = [event.activity_task_scheduled_event_attributes for event in (await handle.fetch_history()).events]
     moves = [one.heartbeat_timeout.ToTimedelta() for one in begun if one.activity_type.name == "advance_plan"]
     assert moves == 2 * [steps.HEARTBEAT]
+
+
+async def test_a_plan_that_workers_refuse_says_why(site: Site) -> None:
+    async with site.serving():
+        with pytest.raises(RunFailed) as refused:
+            await site.agents.run_plan("nobody", workflow_id=f"{site.queue}-no", requester=REQUESTER)
+
+    assert str(refused.value).startswith(f"run '{site.queue}-no' has no result: plan: 'nobody' is not a plan of these ")
+
+
+async def test_a_plan_whose_approvers_nobody_knows_is_refused(site: Site, tmp_path: Path) -> None:
+    """As a file by the worker, before it serves; as data when it is started."""
+    people = {"approvers": {"groups": ["nobodies"]}}
+    step = {"id": "write", "agent": "writer", "input": "'x'"}
+    site.environment["MANDATE_PEOPLE"] = str(write_people(tmp_path))
+    site.write("writer", [{"say": "a poem"}])
+    async with site.serving():
+        with pytest.raises(
+            RunFailed, match=r"people\.approvers\.groups\[0\]: names the group 'nobodies', which the file"
+        ):
+            await site.agents.run_plan({"name": "asks", "steps": [step], "people": people}, requester=REQUESTER)
+    (site.folder / "plans").mkdir(exist_ok=True)
+    (site.folder / "plans" / "asks.yaml").write_text(json.dumps({"name": "asks", "steps": [step], "people": people}))
+
+    with pytest.raises(FileError, match=r"asks\.yaml.*names the group 'nobodies', which the file of people does not"):
+        async with site.serving():
+            pass

@@ -13,6 +13,8 @@ from temporalio.service import RPCError
 
 from mandate.workflows.contracts.plan import PlanResult
 from mandate.workflows.contracts.run import RunStatus
+from mandate.workflows.rules import wording
+from mandate.workflows.rules.decisions import describe_expiry
 from tests.support.agents import ALLOW_ALL, REQUESTER, Site, continued, new_site
 from tests.support.people import asked, decide, write_people
 from tests.support.toolkit import calls_of
@@ -59,7 +61,8 @@ async def test_a_person_is_told_what_was_tried_and_supplies_the_output(site: Sit
         await decide(handle, request, "supply", value="from ann")
         result = await handle.result()
 
-    assert request.kind == "escalation"
+    assert (request.kind, request.plan_step, request.choices) == ("escalation", "bad", ("retry", "supply", "stop"))
+    assert describe_expiry(request) == "step bad has failed"
     assert request.title.startswith("step bad#2 failed: ")
     assert [line.partition(":")[0] for line in request.evidence] == ["attempt 1", "attempt 2"]
     assert result.status is RunStatus.COMPLETED
@@ -85,11 +88,13 @@ async def test_an_agent_is_told_the_guidance_and_its_attempts_count_anew(site: S
     assert by_id(result)["bad"] == ("completed", "good", 2)
 
 
-async def test_a_failed_result_is_accepted_as_it_is(site: Site) -> None:
+@pytest.mark.parametrize("what", ["a", "a" * 1000])
+@pytest.mark.parametrize("rejects", [{"success": "false"}, {"checks": [{"expect": "false"}]}])
+async def test_a_failed_result_is_accepted_as_it_is(site: Site, rejects: dict[str, Any], what: str) -> None:
     write(
         site,
-        {"id": "bad", "tool": "look", "input": {"what": "'a'"}, "success": "false", "on_failure": "ask"},
-        NEXT,
+        {"id": "bad", "tool": "look", "input": {"what": f"'{what}'"}, "on_failure": "ask", **rejects},
+        {"id": "next", "tool": "look", "input": {"what": "string(size(steps.bad.output))"}},
     )
     async with site.serving():
         handle = await start(site)
@@ -97,7 +102,8 @@ async def test_a_failed_result_is_accepted_as_it_is(site: Site) -> None:
         await decide(handle, request, "accept")
         result = await handle.result()
 
-    assert by_id(result)["bad"] == ("completed", "looked at a", 1)
+    assert by_id(result)["bad"] == ("completed", wording.shorten(f"looked at {what}", 300), 1)
+    assert by_id(result)["next"][1] == f"looked at {len('looked at ') + len(what)}"
     assert result.status is RunStatus.COMPLETED
 
 

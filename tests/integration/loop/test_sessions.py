@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from temporalio.client import Client, WorkflowFailureError
 
-from mandate.workers.client.messages import Refused
+from mandate.workers.client.messages import NoAnswer, Refused
 from mandate.workflows.contracts.run import RunStatus
 from mandate.workflows.contracts.session import Reply
 from tests.support.agents import REQUESTER, Site, continued, new_site, part_of
@@ -241,6 +241,18 @@ async def test_session_continues_as_new_while_it_waits(site: Site) -> None:
     assert (second.text, second.step) == (f"{REQUESTER}: One. | {REQUESTER}: Two.", 2)
 
 
+async def test_whoever_speaks_where_no_worker_is_learns_that_in_time(site: Site) -> None:
+    session = f"{site.queue}-m"
+    with pytest.raises(NoAnswer) as silent:
+        await say(site, session, "One.", patience_seconds=1)
+    await site.agents.handle(session).terminate()
+
+    assert str(silent.value) == (
+        f"session {session!r} did not take the message within 1 s (no worker polls task queue {site.queue!r}); it may "
+        "still be taken in, and sending it again with its id is safe"
+    )
+
+
 async def test_what_is_no_message_to_a_session_is_refused(site: Site) -> None:
     session = f"{site.queue}-i"
     async with site.serving():
@@ -251,6 +263,10 @@ async def test_what_is_no_message_to_a_session_is_refused(site: Site) -> None:
         with pytest.raises(Refused) as unknown:
             await say(site, f"{site.queue}-j", "One.", agent="nobody")
         run = await site.start("slow", "Begin.")
+        await site.start("chatty", "Begin.", workflow_id=f"{site.queue}-l")
+        await site.agents.handle(f"{site.queue}-l").result()
+        with pytest.raises(Refused) as ended:
+            await say(site, f"{site.queue}-l", "Two.")
         with pytest.raises(Refused) as none:
             await say(site, run.id, "Two.", agent="slow")
         for fault, value in {
@@ -264,8 +280,7 @@ async def test_what_is_no_message_to_a_session_is_refused(site: Site) -> None:
             with pytest.raises(ValueError, match=r"^(text|by|id|when|requester|session\.idle): "):
                 await site.agents.say(f"{site.queue}-k", "chatty", **given)
 
-    assert str(other.value) == (
-        f"start request: agent: the session {session!r} is one of the agent 'chatty', not of 'slow'"
-    )
+    assert str(other.value) == f"the session {session!r} is one of the agent 'chatty', not of 'slow'"
     assert str(unknown.value).startswith("agent: 'nobody' is not an agent of these workers; they have: ")
+    assert str(ended.value).endswith(" is a run that has ended and was no session; give the session an id of its own")
     assert str(none.value) == "this run is no session; tell it something with steer"

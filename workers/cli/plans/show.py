@@ -7,8 +7,7 @@ from decimal import Decimal
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
-from temporalio.client import Client, WorkflowHandle, WorkflowQueryFailedError
-from temporalio.service import RPCError
+from temporalio.client import Client
 
 from mandate.activities.plan import PlanActivities
 from mandate.activities.transcript.blobs import BlobCorrupted, Blobs
@@ -17,13 +16,12 @@ from mandate.activities.transcript.pinned_agents import PinnedAgents
 from mandate.workers.cli.connection import Connection
 from mandate.workers.cli.errors import CliError
 from mandate.workers.cli.options import Invocation
-from mandate.workers.client import queries
+from mandate.workers.client import answers
 from mandate.workers.history.record import Record, read_record
 from mandate.workers.run_store import StoreUnusable, stored
 from mandate.workflows.contracts.base import Digest
 from mandate.workflows.contracts.plan import PlanResult, StepResult
 from mandate.workflows.contracts.run import PLAN_WORKFLOW
-from mandate.workflows.contracts.state import RunState
 from mandate.workflows.rules import wording
 
 REASON_CHARACTERS = 60
@@ -43,7 +41,7 @@ async def show_plan(call: Invocation, connection: Connection, workflow_id: str, 
         show = f"{call.program} show {shlex.quote(workflow_id)}{connection.options}"
         raise CliError(f"{workflow_id!r} is a run of an agent, which has no steps of a plan; read it with `{show}`")
     result = await _find_result(connection.client, record)
-    steps = await _read_steps(call, connection, record, handle, result)
+    steps = await _read_steps(call, connection, record, result)
     reason = result.reason if result is not None else None
     if call.out.as_json:
         call.out.json(
@@ -79,7 +77,6 @@ async def _read_steps(
     call: Invocation,
     connection: Connection,
     record: Record,
-    handle: WorkflowHandle[object, object],
     result: PlanResult | None,
 ) -> list[StepResult]:
     """Return all steps; of a result those that it has room for, where the store cannot be read."""
@@ -88,7 +85,7 @@ async def _read_steps(
         async with stored(connection.settings.store, pin.store if pin is not None else None) as blobs:
             if result is not None and result.steps_digest is not None:
                 return [StepResult.model_validate(one) for one in json.loads(await blobs.get(result.steps_digest))]
-            head = result.head if result is not None else await _ask_head(handle)
+            head = result.head if result is not None else await _ask_head(call, connection, record)
             if head is None:
                 raise CliError(f"{record.workflow_id!r} has not begun")
             return await _reader(blobs).read_steps(head, has_ended=record.history.ended is not None)
@@ -103,17 +100,22 @@ def _reader(blobs: Blobs) -> PlanActivities:
     return PlanActivities(PinnedAgents(blobs), TranscriptLog(blobs))
 
 
-async def _ask_head(handle: WorkflowHandle[object, object]) -> Digest | None:
+async def _ask_head(call: Invocation, connection: Connection, record: Record) -> Digest | None:
     """Return the end of the conversation of a run, which a worker has to tell.
 
     Raises:
-        CliError: no worker answers.
+        CliError: no worker answers, or it ended before its first step.
     """
+    name, ended = record.workflow_id, record.history.ended
+    if ended is not None and record.history.pin is None:
+        why = f": {ended.reason}" if ended.reason else ""
+        raise CliError(f"{name!r} has no steps, since it ended before the first one ({ended.status}){why}")
     try:
-        state = await queries.ask(handle, "state", RunState)
-    except (RPCError, WorkflowQueryFailedError) as error:
-        raise CliError(f"{handle.id!r}: no worker tells how it stands: {error}") from None
-    return state.head
+        return (await answers.state(connection.client, name, run_id=record.run_id)).head
+    except answers.NotAnswering as error:
+        queue = error.unserved
+        start = "" if queue is None else f"; start one with `{call.program} worker{connection.worker_options(queue)}`"
+        raise CliError(f"{name!r} does not tell how it stands: {error}{start}") from None
 
 
 def _draw(steps: list[StepResult]) -> Table:

@@ -3,6 +3,7 @@
 import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rich.text import Text
@@ -10,6 +11,7 @@ from rich.text import Text
 from mandate.activities.documents import Fault
 from mandate.activities.files import FileError
 from mandate.activities.toolbox.mcp.lazy_toolbox import LazyMcpToolbox
+from mandate.workers.catalog import people, readiness
 from mandate.workers.catalog.catalog import Catalog, Loaded
 from mandate.workers.catalog.endpoints import try_endpoints
 from mandate.workers.catalog.plans import find_path, scan_plans
@@ -89,7 +91,10 @@ async def _load(out: Output, settings: Settings, path: Path) -> tuple[Catalog | 
         return None, list(dict.fromkeys([*faults, *error.faults]))
     finally:
         await mcp.close()
-    return catalog, list(faults)
+    # What a worker would refuse: people whom nobody knows, scripts that are not there.
+    faults += (*readiness.script_faults(catalog, settings), *people.faults_for(catalog.members, settings))
+    warnings = people.warnings_for(catalog.members, settings) if not faults else ()
+    return replace(catalog, warnings=(*catalog.warnings, *warnings)), list(faults)
 
 
 def _print(out: Output, shown: Sequence[Loaded], warnings: Iterable[Fault], *, draws: bool, is_mermaid: bool) -> None:

@@ -4,6 +4,7 @@ import textwrap
 from collections.abc import Iterator
 
 from mandate.workflows.contracts.plan import PlanSpec, PlanStep
+from mandate.workflows.contracts.verification import CheckSpec
 from mandate.workflows.rules import quantities
 from mandate.workflows.rules.plain_text import make_plain, shorten
 from mandate.workflows.rules.plans import graphs, order
@@ -91,6 +92,14 @@ def _draw_step(step: PlanStep, head: str, id_columns: int, width: int) -> Iterat
         yield from _wrap(f"{indent}<- {', '.join(needs)}", f"{indent}   ", width)
 
 
+ON_FAILURE = {
+    "stop": "the plan ends if it fails",
+    "continue": "others go on if it fails",
+    "ask": "people are asked if it fails",
+}
+"""Ends of a step that fails, but for the usual one: those that need it are skipped."""
+
+
 def _list_facts(step: PlanStep) -> Iterator[str]:
     """Yield who does a step, and all that says how."""
     yield f"{find_kind(step)} {step.target}"
@@ -102,10 +111,16 @@ def _list_facts(step: PlanStep) -> Iterator[str]:
         yield f"when {_show(step.when)}"
     if step.success is not None:
         yield f"well if {_show(step.success)}"
+    if step.checks:
+        yield f"checked by {', '.join(map(_name_check, step.checks))}"
     if step.attempts > 1:
         yield f"at most {step.attempts} attempts"
     if step.on_failure != "skip":
-        yield "the plan ends if it fails" if step.on_failure == "stop" else "others go on if it fails"
+        yield ON_FAILURE[step.on_failure]
+
+
+def _name_check(check: CheckSpec) -> str:
+    return check.name or check.python or check.tool or ", ".join(check.route) or _show(check.expect or check.kind)
 
 
 def _show(expression: str) -> str:

@@ -68,6 +68,8 @@ class Ended:
     """The output; the reason of a failure is in `failure`."""
     failure: str | None = None
     cost_usd: Decimal = Decimal(0)
+    has_value: bool = True
+    """False where it came to nothing: a failure whose output no check has rejected."""
     is_stopped: bool = False
     """People have refused or stopped it: it is not made again."""
 
@@ -91,6 +93,8 @@ class Ask:
     reason: str
     tried: tuple[str, ...]
     """Why each of the last attempts failed."""
+    has_output: bool
+    """The last attempt came to something."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +127,8 @@ class Item:
     """Why each of the last attempts failed."""
     guidance: str = ""
     """As of `NewCall`, for the next attempt."""
+    has_output: bool = True
+    """As of `Ask`, of the last attempt."""
 
 
 @dataclass(slots=True)
@@ -292,7 +298,7 @@ class Progress:
             for index, item in enumerate(standing.items):
                 if item.status == "asking":
                     label = Label(step.id, index if step.for_each is not None else -1, item.attempts)
-                    yield Ask(label, item.reason or "it failed", item.tried)
+                    yield Ask(label, item.reason or "it failed", item.tried, item.has_output)
 
     @cached_property
     def _needed_by(self) -> dict[str, list[str]]:
@@ -394,7 +400,7 @@ class Progress:
             if failure is None:
                 item.status, item.value, item.reason = "completed", ended.value, None
                 return item
-            item.reason = wording.shorten(failure, REASON_CHARACTERS)
+            item.reason, item.has_output = wording.shorten(failure, REASON_CHARACTERS), ended.has_value
             item.tried = (*item.tried, f"attempt {number}: {item.reason}")[-ATTEMPTS_TOLD:]
             said = self._settled.get(Label(step.id, index if step.for_each is not None else -1, number))
             if said is not None and said.choice in {"accept", "supply"}:
