@@ -33,6 +33,7 @@ worker_watch: `mandate worker --watch`
 watched_files: files of a worker, and their changes
 server: `mandate server`
 doctor: `mandate doctor`
+unserved: runs whose queue no worker polls
 init: `mandate init`
 own_worker: worker of one command
 keys: `mandate keys`
