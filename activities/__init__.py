@@ -24,6 +24,7 @@ purse: model calls of an activity, each counted once
 guard: marks of activities' requests
 keyring: keys of an installation
 heartbeat: heartbeats from a background task
+trace_context: trace context of an activity's requests
 own_files: limits to one worker's files
 own_scripts: limits to one worker's scripts
 documents: YAML files with places

@@ -500,6 +500,7 @@ def _pin(offered: OfferedAgent, store: str, search_attributes: tuple[str, ...], 
         structured=pinned.output_schema is not None,
         store=store,
         search_attributes=search_attributes,
+        records=pinned.records,
     )
 
 

@@ -84,7 +84,7 @@ class Boards:
             if isinstance(written, Conflict):
                 return _tell({"written": False, **_describe(written.entry)}, tainted=_is_tainted(written.entry))
             if written is board or await self._blobs.swap_session(name, written.number, _to_json(written)):
-                log.info("board_written", value=value, version=written.written[key])
+                log.info("board_written", version=written.written[key])
                 return _tell({"written": True, "version": written.written[key]})
             await asyncio.sleep(random.uniform(0, PAUSE_SECONDS * (attempt + 1)))  # noqa: S311 - no secret
         raise ToolError(Outcome.NOT_DONE, "other runs wrote to the board all the time; try again")

@@ -93,6 +93,7 @@ class ModelActivities:
                 `ContextTooLong`, not retried; `ModelUnavailable` and store failures, retried, after the provider's
                 `retry-after` if it gave one.
         """
+        structlog.contextvars.bind_contextvars(step=request.step)
         purse, ends_at = Purse.read(request.grant, self._budgets), time.monotonic() + _find_time(activity.info())
         async with heartbeat.send_heartbeats(purse.describe):
             try:

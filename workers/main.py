@@ -82,6 +82,10 @@ VERBS: Mapping[str, Verb] = {
         "cli.validate:validate",
         "Check agent files with all their tools, and say what each agent may do; run the examples of policies.",
     ),
+    "doctor": Verb(
+        "cli.doctor:doctor",
+        "Check server, store, files, keys, clocks and workers, and say what to do; nothing is changed.",
+    ),
     "keys": Verb("cli.keys:keys", "List the keys of the store's installation, make another one, or take one away."),
     "budget": Verb(
         "cli.budget:budget",

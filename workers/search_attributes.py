@@ -1,6 +1,7 @@
 """The search attributes that runs use, created where that is allowed."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import structlog
 from temporalio.api.enums.v1 import IndexedValueType
@@ -20,8 +21,30 @@ _TYPES = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """Search attributes that are not as runs need them, by name, with the types that they should have."""
+
+    missing: Mapping[str, str]
+    wrong: Mapping[str, str]
+
+
 class WrongSearchAttribute(Exception):
     """The namespace has one of our search attributes with another type."""
+
+
+async def inspect(client: Client) -> Inspection:
+    """Compare the search attributes of the namespace with those of runs.
+
+    Raises:
+        RPCError: this client may not list them.
+    """
+    existing = await _existing(client)
+    wanted = {key.name: _TYPES[key.indexed_value_type] for key in SEARCH_ATTRIBUTES}
+    return Inspection(
+        missing={name: word for name, (_, word) in wanted.items() if name not in existing},
+        wrong={name: word for name, (kind, word) in wanted.items() if name in existing and existing[name] != kind},
+    )
 
 
 async def ensure(client: Client) -> tuple[str, ...]:
@@ -34,20 +57,26 @@ async def ensure(client: Client) -> tuple[str, ...]:
     """
     wanted = {key.name: _TYPES[key.indexed_value_type] for key in SEARCH_ATTRIBUTES}
     try:
-        existing = await _existing(client)
+        state = await inspect(client)
     except RPCError as error:
         log.warning("search_attributes_unknown", reason=error.message, effect="runs set none")
         return ()
-    for name, (kind, word) in wanted.items():
-        if name in existing and existing[name] != kind:
-            raise WrongSearchAttribute(f"search attribute {name!r} exists, but is not a {word}; remove or rename it")
-    missing = [name for name in wanted if name not in existing]
-    kinds = {name: kind for name, (kind, _) in wanted.items() if name in missing}
-    refused = [] if not missing or await _created(client, kinds) else await _refused(client, kinds)
+    for name, word in state.wrong.items():
+        raise WrongSearchAttribute(f"search attribute {name!r} exists, but is not a {word}; remove or rename it")
+    kinds = {name: kind for name, (kind, _) in wanted.items() if name in state.missing}
+    refused = [] if not kinds or await _created(client, kinds) else await _refused(client, kinds)
     if refused:
         commands = [f"temporal operator search-attribute create --name {n} --type {wanted[n][1]}" for n in refused]
         log.warning("search_attributes_missing", names=refused, create_with=commands)
     return tuple(name for name in wanted if name not in refused)
+
+
+async def has_status(client: Client) -> bool:
+    """Return whether runs can be found by their status."""
+    try:
+        return "AgentStatus" in await _existing(client)
+    except RPCError:
+        return False
 
 
 async def _existing(client: Client) -> dict[str, int]:

@@ -8,12 +8,13 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
-from typing import Any
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 from temporalio.client import Client
 from temporalio.common import VersioningBehavior, WorkerDeploymentVersion
-from temporalio.worker import Worker, WorkerDeploymentConfig
+from temporalio.worker import Interceptor, Worker, WorkerDeploymentConfig
 
 from mandate.activities import private_files
 from mandate.activities.agent import AgentActivities, OfferedAgent
@@ -28,9 +29,11 @@ from mandate.activities.origin import Origins
 from mandate.activities.own_files import OwnToolbox, collect_named
 from mandate.activities.period_budgets import PeriodBudgets
 from mandate.activities.plan import PlanActivities
+from mandate.activities.providers.breaker import Breakers
 from mandate.activities.result_cache import ResultCache
 from mandate.activities.session import SessionActivities
 from mandate.activities.stores.address import open_store
+from mandate.activities.stores.base import BlobStore
 from mandate.activities.tool import ToolActivities
 from mandate.activities.toolbox.base import Toolbox
 from mandate.activities.toolbox.http.toolbox import HttpToolbox
@@ -53,11 +56,15 @@ from mandate.workers.marks import MarkInterceptor
 from mandate.workers.sandbox import WorkflowThreads, workflow_runner
 from mandate.workers.secrets import Secrets
 from mandate.workers.settings import Settings, find_plans
-from mandate.workers.telemetry import LogContext
+from mandate.workers.telemetry.logs import LogContext
+from mandate.workers.telemetry.settings import TelemetrySettings
 from mandate.workflows.agent import AgentWorkflow
 from mandate.workflows.contracts.plan import PlanSpec
 from mandate.workflows.plan import PlanWorkflow
 from mandate.workflows.rules import local_activities
+
+if TYPE_CHECKING:
+    from mandate.workers.telemetry.service import Telemetry
 
 STICKY = timedelta(milliseconds=500)
 """Time that a workflow task waits for the worker that has the run in memory: the price of a killed worker."""
@@ -105,6 +112,8 @@ class AgentWorker(Worker):
 
     catalog: Catalog
     fleet: Fleet
+    store: BlobStore
+    identity: str
 
 
 @asynccontextmanager
@@ -139,8 +148,14 @@ async def open_worker(
         }
         for toolbox in toolboxes.values():
             stack.push_async_callback(toolbox.close)
+        telemetry = _open_telemetry(client, settings)
         catalog = await _checked_catalog(settings, resolve, AnnouncedWaits(mcp, on_progress) if on_progress else mcp)
-        blobs = Blobs(open_store(settings.store))
+        opened = open_store(settings.store)
+        if telemetry is not None and telemetry.metrics is not None:
+            from mandate.workers.telemetry.timed_store import time_store  # noqa: PLC0415 - only with metrics
+
+            opened = time_store(opened, telemetry.metrics)
+        blobs = Blobs(opened)
         stack.push_async_callback(blobs.close)
         store = await blobs.identity()
         keyring = Keyring(blobs.store)
@@ -154,12 +169,13 @@ async def open_worker(
             identity=identity,
             build=f"{options.deployment}/{options.build_id}" if options.deployment is not None else "",
             group=options.group,
+            release=version("mandate-agents"),
             pollers=partial(list_pollers, client, settings.task_queue),
             served=list_served(catalog),
         )
         stack.push_async_callback(fleet.leave)
         await fleet.join(allow_older=options.allow_older or settings.allow_older, on_progress=on_progress)
-        performed = await _open_activities(
+        performed, breakers = await _open_activities(
             stack,
             client,
             settings,
@@ -171,6 +187,21 @@ async def open_worker(
         )
         for keep_fresh in (keyring.keep_fresh, fleet.keep_fresh):
             stack.callback(asyncio.create_task(keep_fresh()).cancel)
+        marks = MarkInterceptor(keyring, store)
+        interceptors: list[Interceptor] = [LogContext(), marks]
+        if telemetry is not None:
+            interceptors += telemetry.open(blobs.store, identity)
+            telemetry.run(
+                stack,
+                store=blobs.store,
+                agents={name: (loaded.digest[:12], _list_effects(loaded)) for name, loaded in catalog.agents.items()},
+                workflows=[AgentWorkflow, PlanWorkflow],
+                runner=workflow_runner(sandboxed=False),
+                marks=marks,
+                breakers=breakers.states,
+                budgets=budgets.open_budgets(settings).read,
+                has_status=await search_attributes.has_status(client),
+            )
         threads = WorkflowThreads(2 * WORKFLOW_TASKS)
         stack.callback(threads.shutdown, wait=False)
         worker = AgentWorker(
@@ -179,7 +210,7 @@ async def open_worker(
             workflows=[AgentWorkflow, PlanWorkflow],
             activities=[guard.protect(perform) for perform in performed],
             workflow_runner=workflow_runner(sandboxed=options.sandboxed),
-            interceptors=[LogContext(), MarkInterceptor(keyring, store)],
+            interceptors=interceptors,
             identity=identity,
             max_cached_workflows=options.max_cached_workflows,
             max_concurrent_workflow_tasks=WORKFLOW_TASKS,
@@ -190,7 +221,7 @@ async def open_worker(
             graceful_shutdown_timeout=options.grace,
             deployment_config=_deployment(options),
         )
-        worker.catalog, worker.fleet = catalog, fleet
+        worker.catalog, worker.fleet, worker.store, worker.identity = catalog, fleet, blobs.store, identity
         tasks = worker._workflow_worker
         assert tasks is not None
         # No setting of the SDK says so without its debug mode.
@@ -208,8 +239,11 @@ async def _open_activities(
     keyring: Keyring,
     toolboxes: Mapping[str, Toolbox],
     cache: ResultCache,
-) -> tuple[Callable[[Any], Awaitable[BaseModel]], ...]:
-    """Return what a worker performs, without the guard that belongs before each; `stack` closes it."""
+) -> tuple[tuple[Callable[[Any], Awaitable[BaseModel]], ...], Breakers]:
+    """Return what a worker performs, without the guard that belongs before each, and its breakers.
+
+    `stack` closes it.
+    """
     transcript, agents = TranscriptLog(blobs), PinnedAgents(blobs)
     loaded = catalog.agents.values()
     earlier = await earlier_agents.recall(settings.folder, settings.agents, [one.digest for one in loaded], agents)
@@ -242,7 +276,7 @@ async def _open_activities(
     people = identities.people_activities(agents, transcript)
     undoing = CompensationActivities(agents, transcript)
     sessions = SessionActivities(blobs)
-    return (
+    performed = (
         opening.pin_agent,
         PlanActivities(agents, transcript).advance_plan,
         ChildActivities(keyring, AskedCalls(transcript, agents)).find_report,
@@ -257,6 +291,22 @@ async def _open_activities(
         sessions.keep_session,
         notifying.notify_people,
     )
+    return performed, models.breakers
+
+
+def _list_effects(agent: Loaded) -> tuple[str, ...]:
+    tools = (definition.tool for definition in agent.pinned.tools)
+    return tuple(tool.known_as for tool in tools if tool.effect.changes_world)
+
+
+def _open_telemetry(client: Client, settings: Settings) -> "Telemetry | None":
+    """Return the telemetry that the environment asks for; nothing of it is imported where it asks for none."""
+    wanted = TelemetrySettings.from_environment(settings.environment)
+    if not wanted.is_on:
+        return None
+    from mandate.workers.telemetry.service import Telemetry  # noqa: PLC0415 - only where it is wanted
+
+    return Telemetry(wanted, client, settings.task_queue)
 
 
 class _Plans:

@@ -18,13 +18,14 @@ from mandate.workflows.contracts.plan import PlanRequest
 from mandate.workflows.contracts.run import RunRequest, RunResult, RunStatus
 from mandate.workflows.contracts.state import Answered, RecoveryState, Rescue, Resolution, RunState, Trouble
 from mandate.workflows.handlers import MessageHandlers
-from mandate.workflows.loop import parent, session, start, visibility
+from mandate.workflows.loop import observations, parent, session, start, visibility
 from mandate.workflows.loop.compensation import Compensation
 from mandate.workflows.loop.control import Control
 from mandate.workflows.loop.model_calls import ModelCalls, explain_failure
 from mandate.workflows.loop.model_route import ModelRoute
 from mandate.workflows.loop.run import Run
 from mandate.workflows.loop.session import Session
+from mandate.workflows.loop.telemetry import Telemetry
 from mandate.workflows.loop.turn import Turn
 from mandate.workflows.rules import budget, next_step, recovery, wording
 from mandate.workflows.rules import result as rules_result
@@ -69,8 +70,10 @@ class AgentWorkflow(MessageHandlers):
         try:
             if isinstance(self._request, ApplicationError):
                 raise self._request
+            is_continued = self._request is None
             if self._request is not None:
                 self._run.begin(await self._pinned(self._request))
+            observations.note_begin(self._run, is_continued=is_continued)
             beside.append(asyncio.create_task(self._turn.gate.keep_time()))
             if self._state.child is not None and self._state.child.tells_waits:
                 beside.append(asyncio.create_task(parent.tell_waits(self._run)))
@@ -78,10 +81,15 @@ class AgentWorkflow(MessageHandlers):
             result = await self._work()
             # What a child returns has a mark, which no type tells of.
             returned: Any = await parent.report(self._run, result)
+            observations.note_end(self._run, str(result.status))
             return result if returned is None else returned
         except (asyncio.CancelledError, ActivityError) as error:
             if is_cancelled_exception(error) and self._run.is_begun:
                 await asyncio.shield(asyncio.create_task(self._end_cancelled()))
+            observations.note_end(self._run, "cancelled" if is_cancelled_exception(error) else "failed")
+            raise
+        except ApplicationError:
+            observations.note_end(self._run, "failed")
             raise
         finally:
             self._is_over = True
@@ -410,6 +418,7 @@ class AgentWorkflow(MessageHandlers):
         self._run.clear_status()
         self._pack_state()
         state = marks.mark("state", marks.state_place(), self._state)
+        observations.note_end(self._run, "continued")
         workflow.continue_as_new(state)
 
     def _pack_state(self) -> None:
@@ -484,6 +493,11 @@ class AgentWorkflow(MessageHandlers):
         """Count the activities that run, for the time that the run only waits."""
         self._run.running += change
         self._run.note_time()
+
+    @property
+    def telemetry(self) -> Telemetry:
+        """Telemetry of this run, for what it starts."""
+        return self._run.telemetry
 
     @property
     def store(self) -> str | None:

@@ -10,7 +10,7 @@ log = structlog.stdlib.get_logger(__name__)
 
 
 class LogSender:
-    """One line `people_asked` a notice."""
+    """One line `people_asked` a notice, without its title: what is asked is read with the command that it names."""
 
     at_once = 1
     waits_for_others = False
@@ -29,7 +29,7 @@ class LogSender:
                 request=request.id,
                 kind=request.kind,
                 occasion=notice.occasion,
-                title=request.title,
+                tool=request.tool,
                 waits_for=list(request.waits_for),
                 expires_at=request.expires_at.isoformat(),
                 answer={way.choice: way.mandate for way in ways},

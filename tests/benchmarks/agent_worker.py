@@ -1,6 +1,7 @@
 """A worker as `mandate worker` runs it, for benchmarks: serves until it is terminated."""
 
 import asyncio
+import os
 import sys
 import time
 from pathlib import Path
@@ -12,10 +13,17 @@ async def main() -> None:
     from mandate.workers.client.client import connect
     from mandate.workers.interpreter import tune_collection
     from mandate.workers.settings import Settings
-    from mandate.workers.telemetry import configure_logging
+    from mandate.workers.telemetry.logs import configure_logging
+    from mandate.workers.telemetry.settings import TelemetrySettings
     from mandate.workers.worker import open_worker
 
     configure_logging()
+    if metrics := TelemetrySettings.from_environment(os.environ).metrics:
+        from temporalio.runtime import Runtime
+
+        from mandate.workers.telemetry.runtime import open_runtime
+
+        Runtime.set_default(open_runtime(None, metrics))
     client = await connect()
     async with open_worker(client, Settings.from_environment()) as worker:
         serving = asyncio.create_task(worker.run())

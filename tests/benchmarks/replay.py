@@ -23,7 +23,7 @@ from mandate.workers.client.client import connect
 from mandate.workers.converter import data_converter
 from mandate.workers.dev_server.server import run_private_server
 from mandate.workers.sandbox import workflow_runner
-from mandate.workers.telemetry import configure_logging
+from mandate.workers.telemetry.logs import configure_logging
 from mandate.workflows.agent import AgentWorkflow
 from tests.benchmarks.floor import QUEUE, FloorWorkflow
 from tests.support.agents import Site, new_site

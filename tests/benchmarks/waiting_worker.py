@@ -14,7 +14,7 @@ async def main(options: argparse.Namespace) -> None:
 
     from mandate.workers.client.client import connect
     from mandate.workers.settings import Settings
-    from mandate.workers.telemetry import configure_logging
+    from mandate.workers.telemetry.logs import configure_logging
     from mandate.workers.worker import WorkerOptions, open_worker
 
     configure_logging()

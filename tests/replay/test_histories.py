@@ -12,8 +12,12 @@ from mandate.activities.keyring import Keyring
 from mandate.workers.converter import data_converter
 from mandate.workers.marks import MarkInterceptor
 from mandate.workers.sandbox import workflow_runner
+from mandate.workers.telemetry.headers import NoteInterceptor, TraceInterceptor
+from mandate.workers.telemetry.spans import SpanBuilder
 from mandate.workflows.agent import AgentWorkflow
+from mandate.workflows.contracts.telemetry import Noted
 from mandate.workflows.plan import PlanWorkflow
+from mandate.workflows.rules.trace_ids import ROOT
 from tests.support.memory_store import MemoryStore
 
 HISTORIES = sorted((Path(__file__).parent / "histories").glob("*.json"))
@@ -72,3 +76,27 @@ def replayer_with(keyring: Keyring) -> Replayer:
         workflow_runner=workflow_runner(strict=True),
         interceptors=[MarkInterceptor(keyring, "memory-1")],
     )
+
+
+@pytest.mark.parametrize("path", HISTORIES, ids=lambda path: path.stem)
+async def test_history_replays_with_telemetry_and_tells_each_fact_once(path: Path) -> None:
+    """Whatever happened in a run: no key stands for two facts, no span is without its parent, none ends before it."""
+    notes: list[Noted] = []
+    replayer = Replayer(
+        workflows=[AgentWorkflow, PlanWorkflow],
+        data_converter=data_converter(),
+        workflow_runner=workflow_runner(strict=True),
+        interceptors=[NoteInterceptor(notes.append), TraceInterceptor()],
+    )
+
+    await replayer.replay_workflow(load(path))
+
+    keys = [noted.key for noted in notes]
+    assert sorted(keys) == sorted(set(keys))
+    assert keys.count(ROOT) == keys.count("end") == 1
+    assert {noted.parent for noted in notes} - {"", *keys} == set()
+    assert all(noted.began is None or noted.began <= noted.at for noted in notes)
+    assert all(noted.is_replayed for noted in notes[:-1])
+    builder = SpanBuilder()
+    spans = [builder.build(noted) for noted in notes]
+    assert all(span is not None and span.name.strip() == span.name for span in spans)

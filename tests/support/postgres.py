@@ -13,6 +13,7 @@ from pathlib import Path
 import asyncpg  # type: ignore[import-untyped]
 import pytest
 
+from tests.support.certificates import Issued
 from tests.support.ports import free_port
 
 PASSWORD = "pg-secret-word"
@@ -30,8 +31,9 @@ def binaries() -> Path | None:
 class PostgresServer:
     """One server with its data in `folder`; `stop` and `start` it as often as a test needs."""
 
-    def __init__(self, folder: Path, port: int) -> None:
+    def __init__(self, folder: Path, port: int, tls: Issued | None = None) -> None:
         self._folder = folder
+        self._tls = tls
         self._port = port
         self._process: subprocess.Popen[bytes] | None = None
         self._databases = 0
@@ -57,6 +59,30 @@ class PostgresServer:
         data = ["-D", str(self._folder / "data"), "--no-sync", "--no-locale", "-E", "UTF8"]
         access = ["-U", "mandate", "-A", "scram-sha-256", f"--pwfile={password_file}"]
         self._run("initdb", *data, *access).wait()
+        if self._tls is not None:
+            self._demand_tls(self._tls)
+
+    def _demand_tls(self, own: Issued) -> None:
+        """Take connections of other databases than `postgres` with TLS only."""
+        data = self._folder / "data"
+        for name, file in (("server.crt", own.certificate), ("server.key", own.key)):
+            path = data / name
+            path.write_bytes(file.read_bytes())
+            path.chmod(0o600)
+            if os.geteuid() == 0:
+                shutil.chown(path, "postgres", "postgres")
+        (data / "pg_hba.conf").write_text(
+            "host postgres all 127.0.0.1/32 scram-sha-256\nhostssl all all 127.0.0.1/32 scram-sha-256\n"
+        )
+
+    async def is_encrypted(self, database: str) -> bool:
+        """Whether all connections to a database, of which there are some, use TLS."""
+        connection = await asyncpg.connect(self.dsn("postgres"))
+        try:
+            asked = "SELECT bool_and(ssl) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE datname = $1"
+            return bool(await connection.fetchval(asked, database))
+        finally:
+            await connection.close()
 
     async def start(self) -> None:
         settings = {
@@ -65,6 +91,7 @@ class PostgresServer:
             "fsync": "off",
             "full_page_writes": "off",
             "shared_buffers": "32MB",
+            "ssl": "off" if self._tls is None else "on",
         }
         options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
         self._process = self._run("postgres", "-D", str(self._folder / "data"), "-p", str(self._port), *options)
@@ -101,8 +128,8 @@ def _owner() -> dict[str, object]:
 
 
 @asynccontextmanager
-async def running_postgres() -> AsyncIterator[PostgresServer]:
-    """A server for the tests of a session.
+async def running_postgres(tls: Issued | None = None) -> AsyncIterator[PostgresServer]:
+    """A server for the tests of a session; with `tls` it has this certificate, and demands TLS.
 
     Skips without PostgreSQL, and fails on CI: there it has to be installed.
     """
@@ -112,7 +139,7 @@ async def running_postgres() -> AsyncIterator[PostgresServer]:
     folder = Path(tempfile.mkdtemp(prefix="mandate-postgres-"))
     if os.geteuid() == 0:
         shutil.chown(folder, "postgres", "postgres")
-    server = PostgresServer(folder, free_port())
+    server = PostgresServer(folder, free_port(), tls)
     try:
         await asyncio.to_thread(server.initialize)
         await server.start()

@@ -388,6 +388,7 @@ class _Draft:
             output_schema=self.spec.output_schema,
             max_output_tokens=self.spec.max_output_tokens,
             signed_calls=True,
+            records=self.spec.record.arguments,
             tainted=any(map(mcp_acceptance.is_strange, self.spec.tools)),
         )
         entries = {entry.name or entry.agent: entry for entry in self.spec.tools if isinstance(entry, AgentTool)}

@@ -32,6 +32,8 @@ worker: `mandate worker`
 worker_watch: `mandate worker --watch`
 watched_files: files of a worker, and their changes
 server: `mandate server`
+doctor: `mandate doctor`
+unserved: runs whose queue no worker polls
 init: `mandate init`
 own_worker: worker of one command
 keys: `mandate keys`
@@ -39,6 +41,7 @@ budget: `mandate budget`
 cache: `mandate cache`
 options: options that verbs share
 connection: connection to Temporal
+transport_errors: errors of that connection in words
 identity: name of the user
 tokens: signed tokens
 output: results, tables and errors

@@ -18,11 +18,13 @@ from temporalio.envconfig import ClientConfigProfile
 from temporalio.runtime import LogForwardingConfig, LoggingConfig, Runtime, TelemetryConfig, TelemetryFilter
 from temporalio.service import RPCError, RPCStatusCode, TLSConfig
 
-from mandate.workers.cli.errors import CliError
+from mandate.workers.cli.errors import CliError, Unreachable
 from mandate.workers.cli.options import Invocation, seconds
+from mandate.workers.cli.transport_errors import explain_refusal
 
 # Its import also makes exits clean.
 from mandate.workers.client.client import PAYLOAD_LIMITS
+from mandate.workers.client.trace_context import CallerInterceptor
 from mandate.workers.converter import data_converter
 from mandate.workers.dev_server import keeper, lease
 from mandate.workers.dev_server.server import DATABASE, DevServer, share_dev_server
@@ -85,18 +87,19 @@ async def connected(
     identity: str | None = None,
     has_log: bool = False,
     of_runs: bool = False,
+    metrics: str | None = None,
 ) -> AsyncIterator[Connection]:
     """Connect as flags, environment and Temporal's config file say, in this order.
 
     Where none of them names an address, the embedded server of `settings.folder` is shared for the time of the block.
     `of_runs` is for commands about runs that there are: they start no server where none has run before. `has_log`
-    tells that this process has a log, which then has the lines of the SDK too.
+    tells that this process has a log, which then has the lines of the SDK too. `metrics` is where it serves metrics.
 
     Raises:
         CliError: nothing answers there, or the configuration cannot be read.
         ServerError: the embedded server does not start.
     """
-    quiet_sdk(has_log=has_log)
+    quiet_sdk(has_log=has_log, metrics=metrics)
     settings = settings or Settings.from_environment()
     config = configured(call, settings.environment)
     address, server, ui_url, started_in = config.get("target_host"), None, None, None
@@ -109,7 +112,7 @@ async def connected(
             started_in = None if lease.keeper_lives(settings.folder) else settings.folder.absolute()
             server = stack.enter_context(await share_dev_server(settings.folder, on_progress=call.out.note))
             address, ui_url = server.address, server.ui_url
-        client = await _connect({**config, "target_host": address, "identity": identity}, call)
+        client = await connect_client({**config, "target_host": address, "identity": identity}, call)
         ui_url = ui_url or _known_ui(settings.folder, address)
         options = _options(call)
         embedded = f" --address {address}" if server is not None else ""
@@ -118,7 +121,7 @@ async def connected(
 
 
 @functools.cache
-def quiet_sdk(*, has_log: bool = False) -> None:
+def quiet_sdk(*, has_log: bool = False, metrics: str | None = None) -> None:
     """Let no raw line of the SDK's core reach the terminal: a process with a log has them there, others raise errors.
 
     It must be called before the first connection of the process.
@@ -126,7 +129,12 @@ def quiet_sdk(*, has_log: bool = False) -> None:
     levels = TelemetryFilter(core_level="WARN", other_level="ERROR")
     logger = logging.getLogger("temporalio.core")
     logs = LoggingConfig(levels, LogForwardingConfig(logger)) if has_log else None
-    Runtime.set_default(Runtime(telemetry=TelemetryConfig(logging=logs)), error_if_already_set=False)
+    if metrics is None:
+        Runtime.set_default(Runtime(telemetry=TelemetryConfig(logging=logs)), error_if_already_set=False)
+        return
+    from mandate.workers.telemetry.runtime import open_runtime  # noqa: PLC0415 - only with metrics
+
+    Runtime.set_default(open_runtime(logs, metrics), error_if_already_set=False)
 
 
 def configured(call: Invocation, environment: Mapping[str, str]) -> dict[str, Any]:
@@ -197,19 +205,31 @@ def _demand_runs(folder: Path, program: str) -> None:
         )
 
 
-async def _connect(config: Mapping[str, Any], call: Invocation) -> Client:
-    limit = seconds("--client-connect-timeout", call.root.connect_timeout) or CONNECT_SECONDS
+async def connect_client(config: Mapping[str, Any], call: Invocation, usual_seconds: float = CONNECT_SECONDS) -> Client:
+    """Connect with the arguments of `configured`, for as long as --client-connect-timeout says.
+
+    Raises:
+        Unreachable: nothing answers there, or it refuses.
+    """
+    limit = seconds("--client-connect-timeout", call.root.connect_timeout) or usual_seconds
     known = {name: value for name, value in config.items() if value is not None}
     try:
         async with asyncio.timeout(limit):
-            return await Client.connect(**known, data_converter=data_converter(), payload_limits=PAYLOAD_LIMITS)
+            return await Client.connect(
+                **known,
+                data_converter=data_converter(),
+                payload_limits=PAYLOAD_LIMITS,
+                interceptors=[CallerInterceptor()],
+            )
     except (RuntimeError, RPCError, TimeoutError, ValueError) as error:
         why = (
             f"no answer within {quantities.write_seconds(limit)}"
             if isinstance(error, TimeoutError)
             else _one_line(error)
         )
-        raise CliError(
+        if (refusal := explain_refusal(str(error))) is not None:
+            raise Unreachable(f"the Temporal server at {config['target_host']!r} cannot be used: {refusal}") from None
+        raise Unreachable(
             f"no Temporal server at {config['target_host']!r}: {why}; name another with --address, "
             f"or start one with `{call.program} server`"
         ) from None

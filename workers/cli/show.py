@@ -18,6 +18,7 @@ from mandate.workers.cli import (
     run_tree,
     timeline_bars,
     token_bars,
+    unserved,
 )
 from mandate.workers.cli.connection import Connection, connected, elsewhere, note_start
 from mandate.workers.cli.errors import CliError
@@ -358,6 +359,8 @@ async def _show(call: Invocation, connection: Connection, run: str, run_id: str 
     else:
         run_text.print_ending(out, record, pending, full=full)
         run_text.print_models(out, models)
+        if record.history.ended is None:
+            await unserved.note_unserved_run(call, connection, run)
 
 
 async def _print_messages(

@@ -6,22 +6,18 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from typing import assert_never
 
 from rich.status import Status
 from rich.text import Text
-from temporalio.api.enums.v1 import PendingActivityState, PendingWorkflowTaskState
-from temporalio.api.workflowservice.v1 import DescribeWorkflowExecutionResponse
-from temporalio.client import Client
 from temporalio.service import RPCError
 
 from mandate.workers.cli import live_text, request_text
 from mandate.workers.cli.connection import Connection
 from mandate.workers.cli.output import Output
 from mandate.workers.cli.plans.live import LiveSteps
+from mandate.workers.cli.unserved import find_waiting
 from mandate.workers.client.diagnosis import RETRY_CHARACTERS, diagnose_described, find_retry
-from mandate.workers.client.pollers import describe_unserved, list_pollers
 from mandate.workers.client.streams import StreamEvent
 from mandate.workers.history.events import (
     Call,
@@ -172,7 +168,7 @@ class _Watcher:
         if (diagnosis := await diagnose_described(client, described)) is not None:
             self._warn(diagnosis.cause, diagnosis.sentence)
             return diagnosis.sentence
-        if (found := await waiting_for(client, described)) is not None:
+        if (found := await find_waiting(client, described)) is not None:
             queue, waits = found
             self._warn(
                 "waits", f"{waits}; start one with `{self.program} worker{self.connection.worker_options(queue)}`"
@@ -278,31 +274,3 @@ def call_line(call: Call) -> Text:
         return Text.assemble(call.line, (" → ", "dim"), (f"MCP server {server!r} asks before it goes on", "yellow"))
     result = wording.describe_result(call.result) if call.result is not None else call.state
     return Text.assemble(call.line, (" → ", "dim"), (wording.shorten(result, LINE_CHARACTERS), style))
-
-
-async def waiting_for(client: Client, described: DescribeWorkflowExecutionResponse) -> tuple[str, str] | None:
-    """Return the task queue whose work no worker takes up, and a sentence of that.
-
-    `None` when one does, or nothing waits long enough.
-    """
-    queue = described.execution_config.task_queue.name
-    task = described.pending_workflow_task
-    scheduled = PendingWorkflowTaskState.PENDING_WORKFLOW_TASK_STATE_SCHEDULED
-    waits = described.HasField("pending_workflow_task") and task.state == scheduled and _is_old(task.scheduled_time)
-    if not waits:
-        for activity in described.pending_activities:
-            idle = activity.state == PendingActivityState.PENDING_ACTIVITY_STATE_SCHEDULED
-            if idle and _is_old(activity.scheduled_time):
-                waits, queue = True, activity.activity_options.task_queue.name or queue
-                break
-    if not waits:
-        return None
-    found = await list_pollers(client, queue)
-    if not found:
-        return queue, describe_unserved(queue)
-    return queue, f"no worker takes up work of task queue {queue!r}, though {len(found)} polled it lately"
-
-
-def _is_old(moment: object) -> bool:
-    when: datetime = moment.ToDatetime(UTC)  # type: ignore[attr-defined] # a protobuf timestamp
-    return datetime.now(UTC) - when > timedelta(seconds=QUIET_SECONDS * 0.8)

@@ -9,6 +9,7 @@ trees: runs below a run
 messages: decisions and words, many at once
 patterns: plans of many agents, made by functions
 sessions: messages to sessions
+trace_context: trace context of who starts a run
 streams: texts of models, read along
 ag_ui: a run as events of AG-UI
 updates: one message as an update

@@ -24,6 +24,7 @@ from mandate.workers.client.start_requests import (
     summarize,
     to_plain,
 )
+from mandate.workers.client.trace_context import CallerInterceptor
 from mandate.workers.client.updates import Patience
 from mandate.workers.converter import data_converter
 from mandate.workers.settings import Settings
@@ -66,7 +67,12 @@ async def connect(
     config.setdefault("target_host", DEFAULT_ADDRESS)
     overrides = {"target_host": address, "namespace": namespace, "identity": identity}
     config |= {name: value for name, value in overrides.items() if value is not None}
-    return await Client.connect(**config, data_converter=data_converter(), payload_limits=PAYLOAD_LIMITS)
+    return await Client.connect(
+        **config,
+        data_converter=data_converter(),
+        payload_limits=PAYLOAD_LIMITS,
+        interceptors=[CallerInterceptor()],
+    )
 
 
 class RunFailed(WorkflowFailureError):

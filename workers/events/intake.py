@@ -15,6 +15,7 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from mandate.workers.client.client import AgentClient
 from mandate.workers.client.earlier_run import UsedId
+from mandate.workers.client.trace_context import CALLER
 from mandate.workers.client.updates import MessageError, NoAnswer
 from mandate.workers.events.cloud_event import CloudEvent
 from mandate.workers.events.routing import Ignored, Speak, Start, StartPlan, Unusable, find_route
@@ -70,6 +71,8 @@ class Intake:
             return Outcome("dead", route.trigger.id if route.trigger is not None else None, reason=route.reason)
         if isinstance(route, Ignored):
             return Outcome("ignored", route.trigger.id)
+        # The extension "distributed tracing" of CloudEvents.
+        caller = CALLER.set(event.attributes.get("traceparent", ""))
         try:
             async with asyncio.timeout(self._patience_seconds):
                 return await self._perform(route, event)
@@ -84,6 +87,8 @@ class Intake:
             if error.status is RPCStatusCode.INVALID_ARGUMENT:
                 return Outcome("dead", route.trigger.id, reason=f"Temporal refuses it: {said}")
             raise Unavailable(f"Temporal does not answer: {said}") from None
+        finally:
+            CALLER.reset(caller)
 
     async def _perform(self, route: Start | StartPlan | Speak, event: CloudEvent) -> Outcome:
         match route:

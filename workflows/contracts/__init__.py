@@ -34,4 +34,5 @@ compensation: calls that take others back
 failures: types of failure, outcomes
 faults: faults inside a value
 marks: messages with authentication codes
+telemetry: facts of a run for spans and metrics
 """

@@ -62,6 +62,17 @@ class PlansSpec(Spec):
         return self
 
 
+class RecordSpec(Spec):
+    """Contents of calls in telemetry."""
+
+    arguments: bool = Field(
+        default=False,
+        strict=True,
+        description="Whether spans hold the arguments of calls and the beginnings of their results; sensitive ones "
+        "never.",
+    )
+
+
 class AgentSpec(Spec):
     """An agent file."""
 
@@ -133,6 +144,7 @@ class AgentSpec(Spec):
     max_output_tokens: int = Field(
         default=8192, ge=1, description="Longest answer of one model call, reasoning included."
     )
+    record: RecordSpec = Field(default=RecordSpec(), description="Contents of calls that spans of telemetry hold.")
 
     @field_validator("models")
     @classmethod
@@ -263,6 +275,8 @@ class PinnedAgent(Record):
     """Of the agent as its file says, for one that works as a child under the rules of others."""
     handed_down: int = 0
     """Rules at the beginning of its policy that are those of the agents above it."""
+    records: bool = False
+    """Spans hold the arguments of its calls."""
 
     @property
     def models_asked(self) -> Iterator[ModelName]:
@@ -353,6 +367,8 @@ class AgentPin(Record):
     """Id of the blob store that holds the run's conversation."""
     search_attributes: tuple[str, ...] = ()
     """Names that the namespace has; only these are upserted."""
+    records: bool = False
+    """As of `PinnedAgent`."""
 
     @property
     def version(self) -> str:

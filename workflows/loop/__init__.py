@@ -28,4 +28,6 @@ control: steer, pause, resume, stop
 plan: calls of a plan, as they overlap
 session: messages and their answers
 visibility: search attributes, details, memo
+telemetry: notes for spans and metrics
+observations: facts that are noted, and when
 """

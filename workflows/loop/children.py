@@ -35,6 +35,7 @@ from mandate.workflows.contracts.marks import Marked, read_as
 from mandate.workflows.contracts.model import Usage
 from mandate.workflows.contracts.run import EffectEntry
 from mandate.workflows.contracts.tool import RUN_PLAN, ToolResult
+from mandate.workflows.loop import observations
 from mandate.workflows.loop.budget import RunBudget
 from mandate.workflows.loop.control import Control
 from mandate.workflows.loop.model_route import ModelRoute
@@ -126,12 +127,14 @@ class Children:
             board=self._find_board(),
             tells_waits=its.session is not None or (its.child is not None and its.child.tells_waits),
         )
-        reason = await self._place(placed, request, number, share.limits.wall_time)
+        with self._run.telemetry.within(f"child:{rules.name_child(workflow.info().workflow_id, number)}"):
+            reason = await self._place(placed, request, number, share.limits.wall_time)
         if reason is not None:
             its.children = {other: one for other, one in its.children.items() if other != placed.index}
             self._budget.settle_share(key, Usage(), is_known=True)
             return _refuse(reason)
         self._run.record_step(f"{placed.line}: {its.children[placed.index].id} begins")
+        observations.note_child(self._run, placed.index, placed.tool, its.children[placed.index].id)
         self._run.note_time()
         self._begin_patrol()
         return None
@@ -407,6 +410,7 @@ class Children:
         child = its.children[index]
         is_known = rules.is_told(child.id, result)
         self._budget.settle_share(_held(child.number), result.usage, is_known=is_known)
+        observations.note_child_end(self._run, index, child.id, str(result.status), result.usage)
         entry = rules.stand_for(self._describe(index), result)
         if entry is not None:
             its.effects = effects.add_effect(its.effects, entry)

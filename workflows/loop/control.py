@@ -13,6 +13,7 @@ from mandate.workflows.contracts.control import SAFE, ControlCheck, ControlVerb
 from mandate.workflows.contracts.failures import FailureType
 from mandate.workflows.contracts.model import Words
 from mandate.workflows.contracts.request import Halt, Steering, Stop, Told
+from mandate.workflows.loop import observations
 from mandate.workflows.loop.run import Run
 from mandate.workflows.rules import wording
 
@@ -130,6 +131,7 @@ class Control:
 
     def steer(self, steering: Steering) -> Told:
         self.add_words(Words(by=steering.by, text=steering.text))
+        observations.note_message(self._run, "steer")
         # A person may have changed their mind, and has no other way to say so.
         its = self._run.state
         its.recovery = its.recovery.model_copy(update={"refused": {}}) if its.recovery.refused else its.recovery
@@ -156,6 +158,7 @@ class Control:
             return Told(status=self._run.status, message="the run is paused already")
         self._run.state.control.paused = halt
         self._run.record_step(_said("paused", halt))
+        observations.note_message(self._run, "pause")
         self._run.publish_status()
         then = STOPPING if self.is_stopping else "the call in hand is finished; no new one begins"
         if self._run.state.children:
@@ -170,6 +173,7 @@ class Control:
             return Told(status=self._run.status, message=f"the run is not paused{below}")
         self._run.state.control.paused = None
         self._run.record_step(_said("resumed", halt))
+        observations.note_message(self._run, "resume")
         self._run.publish_status()
         return Told(status=self._run.status, message=STOPPING if self.is_stopping else "the run goes on")
 
@@ -182,6 +186,7 @@ class Control:
         if self.is_stopping and (its.control.undo is not None or not stop.keep):
             kept = "; what it did is kept" if its.control.undo == "kept" and not stop.keep else ""
             return Told(status=self._run.status, message=f"{STOPPING} already{kept}")
+        observations.note_message(self._run, "stop")
         if not self.is_stopping:
             self._run.state.control.stopped = Halt(by=stop.by, reason=stop.reason)
         if stop.keep:

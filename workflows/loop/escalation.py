@@ -18,7 +18,7 @@ from mandate.workflows.contracts.run import EffectEntry
 from mandate.workflows.contracts.state import Rescue, Resolution, Trouble
 from mandate.workflows.contracts.tool import Tool
 from mandate.workflows.contracts.verification import FINAL, CheckPin, CheckRequest, CheckResult
-from mandate.workflows.loop import resolutions
+from mandate.workflows.loop import observations, resolutions
 from mandate.workflows.loop.budget import RunBudget, find_needed
 from mandate.workflows.loop.control import Control
 from mandate.workflows.loop.people import PeopleGate
@@ -73,11 +73,12 @@ class Escalations:
         return found
 
     async def _find(self, check: CheckPin, request: CheckRequest) -> CheckResult:
-        name = local_activities.name_check(check)
+        name, its = local_activities.name_check(check), observations.Check(self._run, check, request)
         try:
-            found = await steps.verify_result(
-                request, check, locally=self._run.perform_locally(name), within=self._find_time(check)
-            )
+            with self._run.telemetry.within(its.key):
+                found = await steps.verify_result(
+                    request, check, locally=self._run.perform_locally(name), within=self._find_time(check)
+                )
         except ActivityError as error:
             if is_cancelled_exception(error):
                 raise
@@ -88,6 +89,7 @@ class Escalations:
             reason, needed = wording.shorten(why, 200), sent.input_tokens if sent is not None else 0
             found = CheckResult(finding="unable", reason=reason, lost=lost, needed=needed)
         self._run.keep_speed(name, was_quick=found.quick)
+        its.end(found)
         return found
 
     def _find_time(self, check: CheckPin) -> timedelta | None:

@@ -9,6 +9,7 @@ from mandate.workflows.contracts.budget import Grant
 from mandate.workflows.contracts.changes import Change
 from mandate.workflows.contracts.failures import FailureType
 from mandate.workflows.contracts.model import ANSWER_SPARE, ModelReply, ModelRequest, Words
+from mandate.workflows.loop import observations
 from mandate.workflows.loop.budget import RunBudget, find_needed, is_beyond, is_used_up
 from mandate.workflows.loop.control import Control
 from mandate.workflows.loop.model_route import ModelRoute
@@ -62,11 +63,14 @@ class ModelCalls:
                 grant = self._budget.hold(planned)
             self._run.set_doing(f"asking {model}")
             self._lost = 0
+            call = observations.ModelCall(self._run, model)
             try:
-                reply = await self._call_model(words, model, grant)
+                with self._run.telemetry.within(call.key):
+                    reply = await self._call_model(words, model, grant)
             except ActivityError as error:
                 if is_cancelled_exception(error):
                     raise
+                call.fail(error)
                 if not self._budget.is_kept:
                     return error
                 self._budget.settle_failed(error, grant, before=self._lost)
@@ -78,6 +82,7 @@ class ModelCalls:
                     # What is left pays for a shorter answer, or the limit is used up.
                     continue
                 return self._find_shortfall(error) or error
+            call.end(reply)
             self._route.keep_latency(reply)
             if self._budget.is_kept:
                 self._budget.settle_reply(reply, grant, before=self._lost)

@@ -29,7 +29,7 @@ from mandate.workflows.contracts.request import (
 )
 from mandate.workflows.contracts.state import PeopleState
 from mandate.workflows.contracts.tool import ToolResult
-from mandate.workflows.loop import approvals, questions, resolutions
+from mandate.workflows.loop import approvals, observations, questions, resolutions
 from mandate.workflows.loop.decision_lookups import Lookups
 from mandate.workflows.loop.deferred_decisions import Kept
 from mandate.workflows.loop.notifications import Notifications
@@ -87,6 +87,7 @@ class PeopleGate:
         """Open `request`, whose id is `next_id()`; people are told of all that opened together by `notices`."""
         self.state.made = self.state.made + 1
         self.state.open = (*self.state.open, rules_needs.make_readable(request))
+        observations.note_request(self._run, self.state.open[-1])
 
     def withdraw(self, reason: str) -> None:
         """Close all requests that are still open: the run ends."""
@@ -228,6 +229,7 @@ class PeopleGate:
         if (known := decisions.find_receipt(self.state, decision)) is not None:
             return known
         if decision.request == EVERY:
+            observations.note_decision(self._run, decision, None, via, counts=True)
             return self._reject_all(decision)
         with self._checking(decision.request):
             async with self._locks.setdefault(decision.request, asyncio.Lock()):
@@ -236,7 +238,10 @@ class PeopleGate:
                     self._refuse(decision, reason, via)
                 is_new = is_one_of_many or self._run.has(Change.LOOKS_UP_TOGETHER)
                 look_up = self._lookups.checked if is_new else steps.check_decision
-                return await self._take(decision, at, via, look_up)
+                asked = decisions.find(self.state, decision.request)
+                receipt = await self._take(decision, at, via, look_up)
+                observations.note_decision(self._run, decision, asked, via, counts=True)
+                return receipt
 
     @contextmanager
     def _checking(self, request: str) -> Iterator[None]:
@@ -358,6 +363,7 @@ class PeopleGate:
         closed = (*self.state.closed, last)[-decisions.CLOSED_KEPT :]
         self.state.open = left
         self.state.closed = closed
+        observations.note_closed(self._run, request, outcome)
         CLOSE[request.kind](self._run, ClosedRequest(request, outcome, reason, decision, by, answer))
 
     def note_refusal(self, *, request: str, choice: str, by: str, reason: str, via: Via) -> None:
@@ -373,6 +379,8 @@ class PeopleGate:
     def _refuse(
         self, decision: Decision, reason: str, via: Via, kind: FailureType = FailureType.DECISION_REFUSED
     ) -> NoReturn:
+        asked = decisions.find(self.state, decision.request)
+        observations.note_decision(self._run, decision, asked, via, counts=False)
         self.note_refusal(
             request=decision.request, choice=decision.choice, by=decision.by or "unknown", reason=reason, via=via
         )
@@ -434,6 +442,8 @@ class PeopleGate:
         if not requests:
             return
         self.notifications.tell(requests, "escalated")
+        for request in requests:
+            observations.note_escalated(self._run, request)
         ids = ", ".join(request.id for request in requests)
         self._run.record_step(f"nobody answered {ids} in time; it went on to the next people")
         self._stand()

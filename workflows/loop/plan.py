@@ -19,7 +19,7 @@ from mandate.workflows.contracts.plan import (
 )
 from mandate.workflows.contracts.state import RunState
 from mandate.workflows.contracts.tool import CallRequest, ToolResult
-from mandate.workflows.loop import resolutions
+from mandate.workflows.loop import observations, resolutions
 from mandate.workflows.loop.attempts import AttemptLimits
 from mandate.workflows.loop.control import Control
 from mandate.workflows.loop.run import Run
@@ -116,19 +116,19 @@ class PlanCalls:
         ended = tuple(index for index in plan.pending if its.answers[index] is not None)
         told = tuple(self._describe(index) for index in ended)
         settled = tuple(self._take_settled())
-        move = await steps.advance_plan(
-            AdvanceRequest(
-                agent=its.agent.digest,
-                head=its.head,
-                ended=told,
-                settled=settled,
-                step=its.step + 1,
-                is_stopping=self._turn.budget.find_time_exceeded() is not None,
-                is_closing=is_closing,
-                is_child=its.child is not None,
-            ),
-            locally=self._run.perform_locally(local_activities.PLANS),
+        request = AdvanceRequest(
+            agent=its.agent.digest,
+            head=its.head,
+            ended=told,
+            settled=settled,
+            step=its.step + 1,
+            is_stopping=self._turn.budget.find_time_exceeded() is not None,
+            is_closing=is_closing,
+            is_child=its.child is not None,
         )
+        advance = observations.Advance(self._run)
+        move = await steps.advance_plan(request, locally=self._run.perform_locally(local_activities.PLANS))
+        advance.end(request, move)
         self._run.keep_speed(local_activities.PLANS, was_quick=move.quick)
         its.head, its.step = move.head, its.step + 1
         self._forget(ended)

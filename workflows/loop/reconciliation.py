@@ -8,6 +8,7 @@ from mandate.workflows.contracts.failures import Outcome
 from mandate.workflows.contracts.state import Unclear
 from mandate.workflows.contracts.tool import Tool, ToolResult
 from mandate.workflows.contracts.verification import Probed, ProbePin, ProbeRequest
+from mandate.workflows.loop import observations
 from mandate.workflows.loop.control import Control
 from mandate.workflows.loop.escalation import Escalations
 from mandate.workflows.loop.run import Run
@@ -110,12 +111,17 @@ class Reconciliation:
             arguments=arguments,
             requester=self._run.requester_for(tool),
         )
+        look_up = observations.Probe(self._run, placed.index, placed.tool.name, probe.tool)
         try:
-            return await steps.probe_call(request, probe, placed.tool.name, verdict)
+            with self._run.telemetry.within(look_up.key):
+                probed = await steps.probe_call(request, probe, placed.tool.name, verdict)
         except ActivityError as error:
             if is_cancelled_exception(error):
                 raise
+            look_up.end("unable")
             return "gave no answer"
+        look_up.end(probed.outcome.value)
+        return probed
 
     async def _ask_person(self, placed: JudgedCall, unclear: Unclear, seen: str) -> Attempted | None:
         """Ask a person, who is told what the probe has `seen`; return `None` when the run halts instead."""

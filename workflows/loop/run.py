@@ -20,6 +20,7 @@ from mandate.workflows.contracts.state import RunState
 from mandate.workflows.contracts.tool import CallRequest, Tool, ToolResult
 from mandate.workflows.loop import visibility
 from mandate.workflows.loop.open_requests import RequestFacts
+from mandate.workflows.loop.telemetry import Telemetry
 from mandate.workflows.rules import (
     backtrack,
     budget,
@@ -80,6 +81,7 @@ class Run:
         self._task_time = TaskTime()
         self.running = 0
         """Activities in flight."""
+        self.telemetry = Telemetry()
 
     @property
     def is_begun(self) -> bool:

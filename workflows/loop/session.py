@@ -12,6 +12,7 @@ from mandate.workflows.contracts.people import normalize_name
 from mandate.workflows.contracts.run import RunResult, RunStatus
 from mandate.workflows.contracts.session import QUEUED, QUEUED_BYTES, Reply, ReplyStatus, SaidMessage, Say, SessionKeep
 from mandate.workflows.contracts.state import Answered, SessionState
+from mandate.workflows.loop import observations
 from mandate.workflows.loop.control import Control
 from mandate.workflows.loop.run import Run
 from mandate.workflows.rules import decisions, local_activities, sessions, wording
@@ -76,6 +77,7 @@ class Session:
         if sessions.is_known(state, message_id):
             return
         message = SaidMessage(id=message_id, by=say.by, text=say.text, tainted=say.tainted)
+        observations.note_message(self._run, "say")
         if say.when == "now" and not self.is_idle:
             state.now = (*state.now, message)
         else:

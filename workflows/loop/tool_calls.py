@@ -21,7 +21,7 @@ from mandate.workflows.contracts.tool import (
     ToolRequest,
     ToolResult,
 )
-from mandate.workflows.loop import questions
+from mandate.workflows.loop import observations, questions
 from mandate.workflows.loop.budget import RunBudget
 from mandate.workflows.loop.control import Control
 from mandate.workflows.loop.run import Run
@@ -191,13 +191,16 @@ class ToolCalls:
         key = entry.key if entry is not None else None
         if entry is not None:
             self._in_flight[placed.index] = entry
+        its = observations.ToolCall(self._run, placed.index, placed.tool)
+        is_local = False
         valid, rest = find_validity(placed.tool, begun_at), self._waits.find_rest(placed.tool, begun_at, wait)
         if placed.tool.effect is Effect.READ and (left := self._budget.find_time_left()) is not None:
             # It is cut off at a limit of time; an effect is waited for.
             valid = left
         if placed.tool.remote is not None:
             is_first = wait is None
-            sent = await self._send_remote(placed, placed.tool.remote, key, valid, rest, is_first=is_first)
+            with self._run.telemetry.within(its.key):
+                sent = await self._send_remote(placed, placed.tool.remote, key, valid, rest, is_first=is_first)
             attempted = self._bounded(sent)
         else:
             request = ToolRequest(
@@ -222,10 +225,13 @@ class ToolCalls:
             locally = self._run.perform_locally(name) if wait is None else None
             if locally is not None and valid is not None:
                 locally = replace(locally, within=min(locally.within, valid))
-            attempted = await steps.run_tool(
-                request, placed.call, placed.tool, placed.verdict, valid=valid, locally=locally
-            )
+            is_local = locally is not None
+            with self._run.telemetry.within(its.key):
+                attempted = await steps.run_tool(
+                    request, placed.call, placed.tool, placed.verdict, valid=valid, locally=locally
+                )
             self._run.keep_speed(name, was_quick=attempted.is_quick)
+        its.end(placed.call, attempted, key, is_local=is_local)
         if entry is not None:
             del self._in_flight[placed.index]
         return attempted

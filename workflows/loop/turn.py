@@ -10,7 +10,7 @@ from mandate.workflows.contracts.changes import Change
 from mandate.workflows.contracts.failures import Outcome
 from mandate.workflows.contracts.run import EffectEntry
 from mandate.workflows.contracts.tool import RUN_PLAN, CallRequest, Tool, ToolResult
-from mandate.workflows.loop import approvals, compensation
+from mandate.workflows.loop import approvals, compensation, observations
 from mandate.workflows.loop.attempts import AttemptLimits
 from mandate.workflows.loop.budget import RunBudget
 from mandate.workflows.loop.children import Children
@@ -110,14 +110,18 @@ class Turn:
                 self._run.rules, tool, call.arguments, self._run.facts, tools=self._run.state.agent.tools
             )
             if verdict.kind == "deny" or (verdict.kind == "ask" and not self._run.has(Change.ASKS_UNMATCHED)):
+                observations.note_verdict(self._run, index, verdict)
                 self._run.deny(index, verdict.reason)
                 continue
             if call.undoes is None and (before := self.attempt_limits.find_earlier_failure(call)) is not None:
+                observations.note_verdict(self._run, index, verdict, is_refused=True)
                 self.attempt_limits.refuse(index, call, before)
                 continue
             if verdict.kind == "ask" and (rejected := self.attempt_limits.find_refusal(call)) is not None:
+                observations.note_verdict(self._run, index, verdict, is_refused=True)
                 self.attempt_limits.refuse_again(index, call, rejected)
                 continue
+            observations.note_verdict(self._run, index, verdict)
             self._run.set_verdict(index, verdict)
             self._run.reserve(tool, call.arguments)
             if verdict.kind == "ask" or approvals.is_question(tool):

@@ -33,6 +33,7 @@ surrogates: text that UTF-8 can carry
 redaction: sensitive arguments, masked
 names: names that read as one
 marks: computation of marks
+trace_ids: ids of traces and spans
 cel: conditions in CEL
 plans: plans before they begin and under way
 """

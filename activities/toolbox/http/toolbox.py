@@ -13,6 +13,7 @@ from mandate.activities.toolbox.http.hosts import AllowedHosts, HostRefused, Loo
 from mandate.activities.toolbox.http.request import HttpCall, RunValues, build_call, check_header
 from mandate.activities.toolbox.http.response import ERROR_BYTES, build_result, describe_error, read_body
 from mandate.activities.toolbox.redaction import SecretValues
+from mandate.activities.trace_context import TRACE_HEADERS
 from mandate.workflows.contracts.base import JsonObject
 from mandate.workflows.contracts.failures import Outcome
 from mandate.workflows.contracts.templates import fill_references
@@ -149,7 +150,7 @@ def _headers(binding: HttpBinding, secrets: SecretValues, effect: Effect, values
     def resolve(name: str) -> str | None:
         return secrets.fill(f"${{{name}}}") if name.startswith("secret:") else values.find(name)
 
-    headers = {"Accept": "application/json, text/*;q=0.9, */*;q=0.5", "User-Agent": "mandate"}
+    headers = {"Accept": "application/json, text/*;q=0.9, */*;q=0.5", "User-Agent": "mandate", **TRACE_HEADERS.get()}
     if binding.method not in ("GET", "HEAD"):
         headers["Content-Type"] = "application/json"
     names = {name.lower(): name for name in headers}

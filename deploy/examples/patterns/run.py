@@ -15,7 +15,7 @@ from mandate.workers.client.client import AgentClient, connect
 from mandate.workers.client.patterns import chain, debate, fan_out, plan_and_execute, reflect, supervise
 from mandate.workers.dev_server.server import run_private_server
 from mandate.workers.settings import Settings
-from mandate.workers.telemetry import configure_logging
+from mandate.workers.telemetry.logs import configure_logging
 from mandate.workers.worker import open_worker
 from mandate.workflows.contracts.plan import PlanResult, PlanSpec
 

@@ -13,7 +13,7 @@ from temporalio.client import Client
 from mandate.workers.events.cloud_event import MOST_BYTES, STRUCTURED
 from mandate.workflows.contracts.run import RunResult
 from tests.support.events import BEARER, ENVIRONMENT, Listener, listening, new_event, sign
-from tests.support.place import Place, line_with, new_place
+from tests.support.place import Place, new_place
 
 AGENT = {
     "name": "writer",
@@ -345,13 +345,3 @@ async def test_requests_that_are_not_taken_are_answered_in_json(
 
     assert answer.status_code == code
     assert "events are posted to /events" in answer.json()["error"]
-
-
-async def test_logs_of_the_server_have_no_codes_of_terminals(place: Place) -> None:
-    process = await place.start("listen", "--port", "0", "-o", "json", "--log-format", "json", **ENVIRONMENT)
-    await line_with(process.stdout, "url")
-    process.terminate()
-    _, logs = await process.communicate()
-
-    assert b"Started server process" in logs
-    assert b"color_message" not in logs

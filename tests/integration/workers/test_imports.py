@@ -56,3 +56,14 @@ def test_conditions_are_imported_with_the_first_of_them(tmp_path: Path) -> None:
     code = "import sys; import mandate.workflows.rules.policy; print('cel_expr_python' in sys.modules)"
 
     assert run(code, tmp_path) == "False"
+
+
+def test_telemetry_that_nothing_asks_for_is_not_imported(tmp_path: Path) -> None:
+    code = (
+        "import sys; import mandate.workers.cli.worker, mandate.workers.worker; "
+        "watched = ('opentelemetry.sdk', 'opentelemetry.exporter', 'mandate.workers.telemetry.'); "
+        "print(*sorted(name for name in sys.modules if name.startswith(watched)))"
+    )
+
+    ours = "mandate.workers.telemetry"
+    assert run(code, tmp_path).split() == [f"{ours}.logs", f"{ours}.settings"]

@@ -399,7 +399,7 @@ async def test_log_line_says_what_is_asked_and_how_to_answer() -> None:
             "request": "r3",
             "kind": "approval",
             "occasion": "escalated",
-            "title": "issue_refund order=81 amount=120",
+            "tool": "issue_refund",
             "waits_for": ["finance", "bob"],
             "expires_at": "2026-11-03T09:00:00+00:00",
             "answer": {"approve": "mandate approve shop-7f3a:r3", "reject": "mandate reject shop-7f3a:r3"},

@@ -118,8 +118,8 @@ TOOL_KEYS = (
 )
 AGENT_KEYS = (
     "after_failure, attempts, backtrack, board, budget, checks, context, instructions, max_output_tokens, models, "
-    "models_allowed, name, output_schema, people, plans, policies, policy, prefer, prices, requester, same_call, "
-    "tools"
+    "models_allowed, name, output_schema, people, plans, policies, policy, prefer, prices, record, requester, "
+    "same_call, tools"
 )
 BUDGET_KEYS = (
     "children, cost_usd, depth, model_calls, raise_at_most, steps, tokens, tool_calls, wall_time, "
@@ -145,6 +145,16 @@ SCHEMA = "    input_schema: {type: object, properties: {q: {}, s: {}}, required:
         ),
         ("attempts: 1\nattempts: 2\n", ["5:1: attempts: the key 'attempts' is given twice, in lines 4 and 5"]),
         ("attempts: '3'\n", ["4:1: attempts: '3' is not a whole number"]),
+        ("record: {arguments: 'yes'}\n", ["4:10: record.arguments: 'yes' is not true or false"]),
+        (
+            "record: {argument: true}\n",
+            [
+                (
+                    "4:10: record.argument: is not a key that is known here; did you mean 'arguments'? "
+                    "allowed are arguments"
+                )
+            ],
+        ),
         ("attempts: 2.5\n", ["4:1: attempts: 2.5 is not a whole number"]),
         ("attempts: true\n", ["4:1: attempts: true is not a whole number"]),
         ("attempts:\n", ["4:1: attempts: null is not a whole number"]),

@@ -5,7 +5,7 @@ import sys
 
 def test_warnings_are_lines_of_the_log() -> None:
     program = (
-        "import warnings; from mandate.workers.telemetry import configure_logging; "
+        "import warnings; from mandate.workers.telemetry.logs import configure_logging; "
         "configure_logging(as_json=True); warnings.warn('old name', DeprecationWarning)"
     )
 
@@ -18,7 +18,7 @@ def test_warnings_are_lines_of_the_log() -> None:
 
 def test_a_line_that_cannot_be_written_tells_nothing_of_the_exception_that_it_is_about() -> None:
     program = (
-        "import sys, logging, os; from mandate.workers.telemetry import configure_logging\n"
+        "import sys, logging, os; from mandate.workers.telemetry.logs import configure_logging\n"
         "broken = open('/dev/full', 'w'); whole = sys.stderr; sys.stderr = broken\n"
         "configure_logging(as_json=True); sys.stderr = whole\n"
         "try: raise ValueError('4111222233334444')\n"
