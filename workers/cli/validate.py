@@ -84,7 +84,7 @@ async def validate(
         ),
     ] = False,
 ) -> int:
-    """Check agent files and plans with all their tools, and say what each agent may do; run the examples of policies.
+    """Check agent files and plans with all their tools, and say what agents may do; run the examples of policies.
 
     MCP servers are started and asked for their tools; secrets and scripts must be there, keys of models should.
     What they say of their tools stands in the prompt: it taints runs until --accept has accepted it.
