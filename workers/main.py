@@ -82,6 +82,10 @@ VERBS: Mapping[str, Verb] = {
         "cli.validate:validate",
         "Check agent files with all their tools, and say what each agent may do; run the examples of policies.",
     ),
+    "setup-namespace": Verb(
+        "cli.setup_namespace:setup_namespace",
+        "Make a namespace and the search attributes of runs on a Temporal server, where they are missing.",
+    ),
     "keys": Verb("cli.keys:keys", "List the keys of the store's installation, make another one, or take one away."),
     "budget": Verb(
         "cli.budget:budget",

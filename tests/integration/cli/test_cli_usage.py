@@ -168,7 +168,8 @@ def test_verbs_are_listed_in_the_order_of_their_use(capsys: pytest.CaptureFixtur
             "resume",
             "stop",
         ),
-        *("plan", "schedule", "listen", "worker", "server", "validate", "keys", "budget", "stats", "cache", "demo"),
+        *("plan", "schedule", "listen", "worker", "server", "validate", "setup-namespace"),
+        *("keys", "budget", "stats", "cache", "demo"),
     ]
 
 
