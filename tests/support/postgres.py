@@ -6,17 +6,28 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import NoReturn
 
 import asyncpg  # type: ignore[import-untyped]
 import pytest
 
 from tests.support.ports import free_port
+from tests.support.processes import children, lives
 
 PASSWORD = "pg-secret-word"
 START_SECONDS = 30.0
+
+SETTINGS: Mapping[str, str] = {
+    "listen_addresses": "127.0.0.1",
+    "unix_socket_directories": "",
+    "fsync": "off",
+    "full_page_writes": "off",
+    "shared_buffers": "32MB",
+}
+"""What is lost without `fsync` is lost with the machine, not with the process."""
 
 
 def binaries() -> Path | None:
@@ -28,13 +39,30 @@ def binaries() -> Path | None:
 
 
 class PostgresServer:
-    """One server with its data in `folder`; `stop` and `start` it as often as a test needs."""
+    """One server with its files in `folder`; `stop` and `start` it as often as a test needs."""
 
-    def __init__(self, folder: Path, port: int) -> None:
+    def __init__(
+        self, folder: Path, port: int, settings: Mapping[str, str] | None = None, *, data: Path | None = None
+    ) -> None:
+        """Take settings of `postgresql.conf` that differ from `SETTINGS`, and another folder for the data alone."""
         self._folder = folder
+        self._data = data or folder / "data"
         self._port = port
+        self._settings = {**SETTINGS, **(settings or {})}
         self._process: subprocess.Popen[bytes] | None = None
         self._databases = 0
+
+    @property
+    def port(self) -> int:
+        return self._port
+
+    @property
+    def pid(self) -> int | None:
+        """Of the process that all others are children of; `None` when it has ended."""
+        return self._process.pid if self._process is not None and self._process.poll() is None else None
+
+    def log(self) -> str:
+        return (self._folder / "log").read_text(errors="replace")
 
     def dsn(self, database: str, password: str = PASSWORD) -> str:
         return f"postgresql://mandate:{password}@127.0.0.1:{self._port}/{database}"
@@ -43,31 +71,30 @@ class PostgresServer:
         """Address of a database that nobody has used."""
         self._databases += 1
         name = f"store{self._databases}"
-        connection = await asyncpg.connect(self.dsn("postgres"))
+        await self.create_database(name)
+        return self.dsn(name)
+
+    async def create_database(self, name: str) -> None:
+        await self.execute(f"CREATE DATABASE {name}")
+
+    async def execute(self, statement: str, database: str = "postgres") -> None:
+        connection = await asyncpg.connect(self.dsn(database), timeout=START_SECONDS)
         try:
-            await connection.execute(f"CREATE DATABASE {name}")
+            await connection.execute(statement)
         finally:
             await connection.close()
-        return self.dsn(name)
 
     def initialize(self) -> None:
         password_file = self._folder / "password"
         password_file.write_text(PASSWORD)
         password_file.chmod(0o644)
-        data = ["-D", str(self._folder / "data"), "--no-sync", "--no-locale", "-E", "UTF8"]
+        data = ["-D", str(self._data), "--no-sync", "--no-locale", "-E", "UTF8"]
         access = ["-U", "mandate", "-A", "scram-sha-256", f"--pwfile={password_file}"]
         self._run("initdb", *data, *access).wait()
 
     async def start(self) -> None:
-        settings = {
-            "listen_addresses": "127.0.0.1",
-            "unix_socket_directories": "",
-            "fsync": "off",
-            "full_page_writes": "off",
-            "shared_buffers": "32MB",
-        }
-        options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
-        self._process = self._run("postgres", "-D", str(self._folder / "data"), "-p", str(self._port), *options)
+        options = [part for name, value in self._settings.items() for part in ("-c", f"{name}={value}")]
+        self._process = self._run("postgres", "-D", str(self._data), "-p", str(self._port), *options)
         deadline = asyncio.get_running_loop().time() + START_SECONDS
         while True:
             try:
@@ -76,7 +103,7 @@ class PostgresServer:
             except (OSError, asyncpg.PostgresError):
                 is_late = asyncio.get_running_loop().time() > deadline
                 if is_late or self._process.poll() is not None:
-                    raise RuntimeError(f"PostgreSQL did not start: {(self._folder / 'log').read_text()}") from None
+                    raise RuntimeError(f"PostgreSQL did not start: {self.log()}") from None
                 await asyncio.sleep(0.05)
 
     async def stop(self) -> None:
@@ -85,6 +112,17 @@ class PostgresServer:
         if process is not None:
             process.send_signal(signal.SIGINT)
             await asyncio.to_thread(process.wait)
+
+    async def kill(self) -> None:
+        """End the server with SIGKILL, and wait for its children, which notice by themselves and end."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        below = children(process.pid)
+        process.kill()
+        await asyncio.to_thread(process.wait)
+        while any(map(lives, below)):
+            await asyncio.sleep(0.02)
 
     def _run(self, program: str, *arguments: str) -> subprocess.Popen[bytes]:
         folder = binaries()
@@ -100,19 +138,26 @@ def _owner() -> dict[str, object]:
     return {"user": "postgres", "group": "postgres", "extra_groups": []} if os.geteuid() == 0 else {}
 
 
-@asynccontextmanager
-async def running_postgres() -> AsyncIterator[PostgresServer]:
-    """A server for the tests of a session.
+def give_up(sentence: str) -> NoReturn:
+    """Skip a test for want of a program, and fail it on CI: there it has to be installed."""
+    pytest.fail(sentence) if os.environ.get("CI") else pytest.skip(sentence)
 
-    Skips without PostgreSQL, and fails on CI: there it has to be installed.
+
+@asynccontextmanager
+async def running_postgres(
+    settings: Mapping[str, str] | None = None, *, data: Path | None = None
+) -> AsyncIterator[PostgresServer]:
+    """A server with its data in `data`, which is empty, or in a folder that is gone after the block.
+
+    Skips without PostgreSQL, and fails on CI.
     """
     if binaries() is None:
-        sentence = "PostgreSQL is not installed (Debian: apt-get install postgresql)"
-        pytest.fail(sentence) if os.environ.get("CI") else pytest.skip(sentence)
+        give_up("PostgreSQL is not installed (Debian: apt-get install postgresql)")
     folder = Path(tempfile.mkdtemp(prefix="mandate-postgres-"))
     if os.geteuid() == 0:
-        shutil.chown(folder, "postgres", "postgres")
-    server = PostgresServer(folder, free_port())
+        for owned in (folder, *([data] if data is not None else [])):
+            shutil.chown(owned, "postgres", "postgres")
+    server = PostgresServer(folder, free_port(), settings, data=data)
     try:
         await asyncio.to_thread(server.initialize)
         await server.start()
