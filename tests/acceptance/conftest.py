@@ -20,7 +20,7 @@ def started(tmp_path: Path) -> Iterator[Processes]:
 
 
 @pytest.fixture(scope="session")
-async def place() -> AsyncIterator[Place]:
+async def cluster_place() -> AsyncIterator[Place]:
     """A cluster for all tests that want one, whose ways can be cut; its PostgreSQL is on a disk that can be filled.
 
     Without the right to mount, it has no disk.

@@ -15,12 +15,12 @@ RUNS = {"worker": 40, "temporal": 40, "postgres": 40}
 
 
 @pytest.mark.parametrize("name", OUTAGES)
-async def test_nothing_is_lost_and_nothing_doubled(place: Place, tmp_path: Path, name: str) -> None:
-    if name == "disk" and place.disk is None:
+async def test_nothing_is_lost_and_nothing_doubled(cluster_place: Place, tmp_path: Path, name: str) -> None:
+    if name == "disk" and cluster_place.disk is None:
         give_up("this machine lets nobody mount a small file system, so no disk can be filled")
     runs = RUNS.get(name, 20)
 
-    played = await play(place, OUTAGES[name], tmp_path, runs=runs, payments=5)
+    played = await play(cluster_place, OUTAGES[name], tmp_path, runs=runs, payments=5)
 
     assert played.faults() == [], show(played)
     assert len(played.runs) == runs
@@ -30,4 +30,4 @@ async def test_nothing_is_lost_and_nothing_doubled(place: Place, tmp_path: Path,
     assert played.during <= runs, show(played)
     assert played.ahead > runs, show(played)
     if name == "disk":
-        assert NO_SPACE in place.cluster.postgres.log()
+        assert NO_SPACE in cluster_place.cluster.postgres.log()
