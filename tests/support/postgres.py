@@ -140,7 +140,9 @@ def _owner() -> dict[str, object]:
 
 def give_up(sentence: str) -> NoReturn:
     """Skip a test for want of a program, and fail it on CI: there it has to be installed."""
-    pytest.fail(sentence) if os.environ.get("CI") else pytest.skip(sentence)
+    if os.environ.get("CI"):
+        pytest.fail(sentence)
+    pytest.skip(sentence)
 
 
 @asynccontextmanager
