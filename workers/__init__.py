@@ -3,6 +3,8 @@
 main: program `mandate`
 worker: composition of one worker
 worker_process: worker in its own process
+health: health of a worker over HTTP
+http_server: web server inside another process
 settings: settings from the environment
 project: settings of `mandate.yaml`
 secrets: secrets by name
@@ -14,6 +16,7 @@ receipts: receipts of workflow tasks
 marks: gives workflow code the use of keys
 interpreter: event loop and garbage collection
 telemetry: logs, spans and metrics
+doctor: checks of an installation
 fleet: workers of one queue, and what each serves
 identities: names, keys and directory of people
 search_attributes: search attributes of runs

@@ -21,7 +21,7 @@ from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
 from temporalio.client import Client
 from temporalio.service import RPCError
 
-from mandate.activities.stores.base import Announcement, BlobStore, StoreUnavailable
+from mandate.activities.stores.base import Announcement, Announcements, BlobStore, StoreUnavailable
 from mandate.workers.catalog.catalog import Catalog, Loaded
 from mandate.workflows.contracts.base import Digest, Record, digest_of
 
@@ -81,6 +81,8 @@ class WorkerWord(Record):
     """Worker deployment and build id, whose runs no other build gets; empty for a worker without them."""
     group: str = ""
     """Workers that take each other's place; empty for one that stands alone."""
+    release: str = ""
+    """Version of Mandate; empty for a worker that does not tell."""
     agents: tuple[ServedAgent, ...]
 
 
@@ -156,6 +158,7 @@ class Fleet:
         pollers: Pollers,
         build: str = "",
         group: str = "",
+        release: str = "",
     ) -> None:
         """Take the store, this worker's place and name, what it serves, and who polls the queue."""
         self.queue = queue
@@ -165,10 +168,10 @@ class Fleet:
         """Identities of workers that poll the queue and have said nothing in the store."""
         self._pollers = pollers
         self._store = store
-        self._place = f"{namespace}/{queue}"
+        self._place = find_place(namespace, queue)
         # Another one for each process: who has the identity of one that was killed must not speak for it.
         self._worker = f"{identity}/{secrets.token_hex(4)}"
-        self._word = WorkerWord(identity=identity, build=build, group=group, agents=tuple(served))
+        self._word = WorkerWord(identity=identity, build=build, group=group, release=release, agents=tuple(served))
 
     async def join(self, *, allow_older: bool, on_progress: Callable[[str], None] | None = None) -> None:
         """Announce this worker, and see what the others serve.
@@ -236,15 +239,27 @@ class Fleet:
         said = await self._store.announcements(self._place)
         peers = [
             peer
-            for announcement in said.workers
-            if announcement.worker != self._worker
-            and said.now - announcement.seen_at <= SILENT_AFTER
-            and (peer := _read(announcement)) is not None
+            for peer in list_peers(said)
+            if peer.worker != self._worker
             and peer.word.build == self._word.build
             and not (peer.word.group and peer.word.group == self._word.group)
         ]
         self.others = find_others(self._word.agents, peers)
         return peers
+
+
+def list_peers(said: Announcements) -> list[Peer]:
+    """Return the workers that gave a sign of life lately."""
+    return [
+        peer
+        for announcement in said.workers
+        if said.now - announcement.seen_at <= SILENT_AFTER and (peer := _read(announcement)) is not None
+    ]
+
+
+def find_place(namespace: str, queue: str) -> str:
+    """Return the name under which the workers of a queue announce themselves in the store."""
+    return f"{namespace}/{queue}"
 
 
 def _read(said: Announcement) -> Peer | None:

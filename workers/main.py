@@ -86,6 +86,10 @@ VERBS: Mapping[str, Verb] = {
         "cli.setup_namespace:setup_namespace",
         "Make a namespace and the search attributes of runs on a Temporal server, where they are missing.",
     ),
+    "doctor": Verb(
+        "cli.doctor:doctor",
+        "Check server, store, files, keys, clocks and workers, and say what to do; nothing is changed.",
+    ),
     "keys": Verb("cli.keys:keys", "List the keys of the store's installation, make another one, or take one away."),
     "budget": Verb(
         "cli.budget:budget",

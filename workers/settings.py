@@ -5,8 +5,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mandate.workers.project import find_project
+from mandate.workers.project import SettingsError, find_project
 from mandate.workflows.contracts.run import TASK_QUEUE
+
+SECRETS = ("TEMPORAL_API_KEY", "MANDATE_STORE", "OPENAI_API_KEY", "ANTHROPIC_API_KEY", "VLLM_API_KEY")
+"""Settings that hold secrets: each may be a file of its name in the folder of secrets too."""
 
 _TRUE = frozenset({"1", "true", "yes"})
 
@@ -106,6 +109,10 @@ class Settings:
     """`MANDATE_REQUESTER`: in whose name `mandate run` asks; left out, as `user`."""
     allow_older: bool = False
     """`MANDATE_ALLOW_OLDER`: `1` lets workers serve files that are older than those of others of their queue."""
+    health: str | None = None
+    """`MANDATE_HEALTH`: address where a worker tells its health over HTTP, as `:8080`; left out, nowhere."""
+    drain: str | None = None
+    """`MANDATE_DRAIN`: time that a stopping worker lets calls finish; 30s."""
     project: Path | None = None
     """The folder of `mandate.yaml`, whose modules workers import too; `None` without such a file."""
     default_channels: Path = Path("deploy/channels.yaml")
@@ -119,13 +126,15 @@ class Settings:
         """Read the environment and, for what it leaves out, `mandate.yaml` of the working folder or the nearest above.
 
         Raises:
-            SettingsError: all faults of `mandate.yaml`.
+            SettingsError: all faults of `mandate.yaml`, or of secrets in files that cannot be read.
         """
         env = os.environ if environment is None else environment
         project = find_project()
         if project is not None:
             # A variable that is set to nothing is not set.
             env = {**project.variables, **{name: value for name, value in env.items() if value}}
+        given = set(env)
+        env = {**env, **_read_secrets(env)}
         place = Path("deploy") if project is None else project.folder
         folder = Path(env.get("MANDATE_FOLDER") or (place / ".mandate" if project else ".mandate"))
         hosts = env.get("MANDATE_HTTP_HOSTS", "")
@@ -143,7 +152,8 @@ class Settings:
                 "anthropic": ProviderSettings(env.get("ANTHROPIC_API_KEY"), env.get("ANTHROPIC_BASE_URL") or None),
                 "vllm": ProviderSettings(env.get("VLLM_API_KEY"), env.get("VLLM_BASE_URL") or None),
             },
-            environment=env,
+            # Other secrets of files are looked up there each time.
+            environment={name: env[name] for name in env if name in given or name == "TEMPORAL_API_KEY"},
             policies=_named(env, "MANDATE_POLICIES") or (place / "policies" if project else None),
             plans=_named(env, "MANDATE_PLANS"),
             channels=_named(env, "MANDATE_CHANNELS"),
@@ -159,6 +169,8 @@ class Settings:
             user=env.get("MANDATE_USER") or None,
             requester=env.get("MANDATE_REQUESTER") or None,
             allow_older=env.get("MANDATE_ALLOW_OLDER", "").lower() in _TRUE,
+            health=env.get("MANDATE_HEALTH") or None,
+            drain=env.get("MANDATE_DRAIN") or None,
             project=project.folder if project else None,
             default_channels=place / "channels.yaml",
             default_people=place / "people.yaml",
@@ -166,6 +178,34 @@ class Settings:
             default_endpoints=place / "providers.yaml",
             default_triggers=place / "triggers.yaml",
         )
+
+
+def _read_secrets(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the secrets that files hold and no variable."""
+    folder = _named(environment, "MANDATE_SECRETS")
+    wanted = [name for name in SECRETS if not environment.get(name)]
+    if folder is None:
+        return {}
+    # Here: who has no such folder does not pay for the reader of texts.
+    from mandate.activities.documents import Fault  # noqa: PLC0415 - only with a folder of secrets
+    from mandate.activities.text_files import UnreadableText, read_text  # noqa: PLC0415 - as above
+
+    found: dict[str, str] = {}
+    faults: list[Fault] = []
+    for path in (folder / name for name in wanted):
+        try:
+            value = read_text(path).rstrip("\r\n")
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except (OSError, UnreadableText) as error:
+            why = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+            faults.append(Fault(str(path), 0, 0, "", "", f"the secret cannot be read: {why}"))
+            continue
+        if value:
+            found[path.name] = value
+    if faults:
+        raise SettingsError(faults)
+    return found
 
 
 def find_plans(settings: Settings) -> Path:

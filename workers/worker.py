@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
@@ -32,6 +33,7 @@ from mandate.activities.providers.breaker import Breakers
 from mandate.activities.result_cache import ResultCache
 from mandate.activities.session import SessionActivities
 from mandate.activities.stores.address import open_store
+from mandate.activities.stores.base import BlobStore
 from mandate.activities.tool import ToolActivities
 from mandate.activities.toolbox.base import Toolbox
 from mandate.activities.toolbox.http.toolbox import HttpToolbox
@@ -110,6 +112,8 @@ class AgentWorker(Worker):
 
     catalog: Catalog
     fleet: Fleet
+    store: BlobStore
+    identity: str
 
 
 @asynccontextmanager
@@ -165,6 +169,7 @@ async def open_worker(
             identity=identity,
             build=f"{options.deployment}/{options.build_id}" if options.deployment is not None else "",
             group=options.group,
+            release=version("mandate-agents"),
             pollers=partial(list_pollers, client, settings.task_queue),
             served=list_served(catalog),
         )
@@ -216,7 +221,7 @@ async def open_worker(
             graceful_shutdown_timeout=options.grace,
             deployment_config=_deployment(options),
         )
-        worker.catalog, worker.fleet = catalog, fleet
+        worker.catalog, worker.fleet, worker.store, worker.identity = catalog, fleet, blobs.store, identity
         tasks = worker._workflow_worker
         assert tasks is not None
         # No setting of the SDK says so without its debug mode.

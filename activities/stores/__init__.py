@@ -2,6 +2,8 @@
 
 base: contract of a store
 address: store of an address
+inspection: state of a store, without a change
+postgres_inspection: the same of one in PostgreSQL
 budgets: accounts of budgets beyond one run
 streams: texts of models as they come
 sqlite: blobs in one SQLite file

@@ -6,6 +6,7 @@ import secrets
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from pathlib import Path
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 import asyncpg  # type: ignore[import-untyped]
@@ -59,7 +60,7 @@ CREATE TABLE IF NOT EXISTS mandate_workers (
 """
     + postgres_results.SCHEMA
 )
-_TABLES = (
+TABLES = (
     *("mandate_blobs", "mandate_store", "mandate_claims", "mandate_keys", "mandate_unmarked", "mandate_workers"),
     "mandate_sessions",
     *postgres_budgets.TABLES,
@@ -110,6 +111,7 @@ INSERT INTO mandate_claims (key) SELECT $1 FROM set_config('synchronous_commit',
 ON CONFLICT DO NOTHING RETURNING true
 """
 _GET = "SELECT digest, content FROM mandate_blobs WHERE digest = ANY($1::text[])"
+_FILES = ("sslrootcert", "sslcert", "sslkey", "sslcrl")
 _HOST = re.compile(r"(?:\[[0-9a-fA-F:.]+\]|[\w.-]*)(?::\d{1,5})?")
 _MISSHAPEN = (
     "the PostgreSQL address of the store cannot be read; it has the form"
@@ -128,14 +130,15 @@ class PostgresStore:
     """
 
     def __init__(self, dsn: str) -> None:
-        self._name, self._hidden = _public_name(dsn)
+        self.name, self._hidden = _public_name(dsn)
+        self._files = _list_files(dsn)
         self._dsn = dsn
         self._pool: asyncpg.Pool | None = None
         self._opening = asyncio.Lock()
         self._is_closed = False
 
     def __repr__(self) -> str:
-        return f"PostgresStore({self._name!r})"
+        return f"PostgresStore({self.name!r})"
 
     async def identity(self) -> str:
         async with self._connection() as connection:
@@ -269,14 +272,21 @@ class PostgresStore:
             async with (await self._open()).acquire(timeout=CONNECT_SECONDS) as connection:
                 yield connection
         except TimeoutError as error:
-            raise StoreUnavailable(f"the store {self._name} did not answer in time") from error
+            raise StoreUnavailable(f"the store {self.name} did not answer in time") from error
         except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
-            raise StoreUnavailable(f"the store {self._name} did not answer: {_reason(error, self._hidden)}") from error
+            raise StoreUnavailable(f"the store {self.name} did not answer: {self.explain(error)}") from error
+
+    def explain(self, error: Exception) -> str:
+        """Return the cause of an error in words, without what must not be shown."""
+        # The error does not name the file.
+        if isinstance(error, FileNotFoundError) and (missing := _find_missing(self._files)):
+            return f"its address names {' and '.join(map(repr, missing))}, which is no file"
+        return _reason(error, self._hidden)
 
     async def _open(self) -> asyncpg.Pool:
         async with self._opening:
             if self._is_closed:
-                raise StoreUnavailable(f"the store {self._name} is closed")
+                raise StoreUnavailable(f"the store {self.name} is closed")
             if self._pool is None:
                 pool = asyncpg.create_pool(
                     self._dsn,
@@ -310,7 +320,7 @@ async def _create_tables(pool: asyncpg.Pool) -> None:
     Creates nothing where they exist: then the right to use them is enough.
     """
     async with pool.acquire() as connection, connection.transaction():
-        if await connection.fetchval(_EXISTS, _TABLES):
+        if await connection.fetchval(_EXISTS, TABLES):
             return
         await connection.execute("SELECT pg_advisory_xact_lock($1)", _SCHEMA_LOCK)
         is_older = await connection.fetchval(_IS_OLDER)
@@ -337,6 +347,15 @@ def _public_name(dsn: str) -> tuple[str, frozenset[str]]:
     passwords = [parts.password, *(value for name, value in parse_qsl(parts.query) if "password" in name)]
     hidden = frozenset(form for password in passwords if password for form in (password, unquote(password)))
     return f"postgresql://{hosts}{parts.path}", hidden
+
+
+def _list_files(dsn: str) -> tuple[str, ...]:
+    """Return the files of certificates and keys that an address names."""
+    return tuple(value for name, value in parse_qsl(urlsplit(dsn).query) if name in _FILES)
+
+
+def _find_missing(files: Sequence[str]) -> list[str]:
+    return [name for name in files if not Path(name).is_file()]
 
 
 def _reason(error: Exception, hidden: frozenset[str]) -> str:

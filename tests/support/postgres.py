@@ -14,6 +14,7 @@ from typing import NoReturn
 import asyncpg  # type: ignore[import-untyped]
 import pytest
 
+from tests.support.certificates import Issued
 from tests.support.ports import free_port
 from tests.support.processes import children, lives
 
@@ -42,11 +43,18 @@ class PostgresServer:
     """One server with its files in `folder`; `stop` and `start` it as often as a test needs."""
 
     def __init__(
-        self, folder: Path, port: int, settings: Mapping[str, str] | None = None, *, data: Path | None = None
+        self,
+        folder: Path,
+        port: int,
+        settings: Mapping[str, str] | None = None,
+        *,
+        data: Path | None = None,
+        tls: Issued | None = None,
     ) -> None:
         """Take settings of `postgresql.conf` that differ from `SETTINGS`, and another folder for the data alone."""
         self._folder = folder
         self._data = data or folder / "data"
+        self._tls = tls
         self._port = port
         self._settings = {**SETTINGS, **(settings or {})}
         self._process: subprocess.Popen[bytes] | None = None
@@ -91,9 +99,34 @@ class PostgresServer:
         data = ["-D", str(self._data), "--no-sync", "--no-locale", "-E", "UTF8"]
         access = ["-U", "mandate", "-A", "scram-sha-256", f"--pwfile={password_file}"]
         self._run("initdb", *data, *access).wait()
+        if self._tls is not None:
+            self._demand_tls(self._tls)
+
+    def _demand_tls(self, own: Issued) -> None:
+        """Take connections of other databases than `postgres` with TLS only."""
+        data = self._data
+        for name, file in (("server.crt", own.certificate), ("server.key", own.key)):
+            path = data / name
+            path.write_bytes(file.read_bytes())
+            path.chmod(0o600)
+            if os.geteuid() == 0:
+                shutil.chown(path, "postgres", "postgres")
+        (data / "pg_hba.conf").write_text(
+            "host postgres all 127.0.0.1/32 scram-sha-256\nhostssl all all 127.0.0.1/32 scram-sha-256\n"
+        )
+
+    async def is_encrypted(self, database: str) -> bool:
+        """Whether all connections to a database, of which there are some, use TLS."""
+        connection = await asyncpg.connect(self.dsn("postgres"))
+        try:
+            asked = "SELECT bool_and(ssl) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE datname = $1"
+            return bool(await connection.fetchval(asked, database))
+        finally:
+            await connection.close()
 
     async def start(self) -> None:
-        options = [part for name, value in self._settings.items() for part in ("-c", f"{name}={value}")]
+        settings = {**self._settings, "ssl": "off" if self._tls is None else "on"}
+        options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
         self._process = self._run("postgres", "-D", str(self._data), "-p", str(self._port), *options)
         deadline = asyncio.get_running_loop().time() + START_SECONDS
         while True:
@@ -147,9 +180,11 @@ def give_up(sentence: str) -> NoReturn:
 
 @asynccontextmanager
 async def running_postgres(
-    settings: Mapping[str, str] | None = None, *, data: Path | None = None
+    settings: Mapping[str, str] | None = None, *, data: Path | None = None, tls: Issued | None = None
 ) -> AsyncIterator[PostgresServer]:
     """A server with its data in `data`, which is empty, or in a folder that is gone after the block.
+
+    With `tls` it has this certificate, and demands TLS.
 
     Skips without PostgreSQL, and fails on CI.
     """
@@ -159,7 +194,7 @@ async def running_postgres(
     if os.geteuid() == 0:
         for owned in (folder, *([data] if data is not None else [])):
             shutil.chown(owned, "postgres", "postgres")
-    server = PostgresServer(folder, free_port(), settings, data=data)
+    server = PostgresServer(folder, free_port(), settings, data=data, tls=tls)
     try:
         await asyncio.to_thread(server.initialize)
         await server.start()

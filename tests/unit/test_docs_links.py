@@ -112,6 +112,7 @@ def test_pages_are_where_they_are_listed() -> None:
         "patterns.md",
         "plans.md",
         "policy-and-people.md",
+        "production.md",
         "recovery.md",
         "security.md",
         "sessions.md",

@@ -48,7 +48,7 @@ def _read_people(settings: Settings) -> tuple[People, Document] | None:
 
 def faults_for(agents: Iterable[Loaded], settings: Settings) -> tuple[Fault, ...]:
     """Return why these agents cannot be decided for: unknown people or groups, a broken file, unusable keys."""
-    faults = list(_key_faults(settings))
+    faults = list(key_faults(settings))
     try:
         found = _read_people(settings)
     except FileError as error:
@@ -198,7 +198,8 @@ def _too_few(asked: _Asked, people: People) -> str | None:
     return f"{wants}, and {there} in the file of people may"
 
 
-def _key_faults(settings: Settings) -> Iterator[Fault]:
+def key_faults(settings: Settings) -> Iterator[Fault]:
+    """Yield why the public keys for signatures cannot be used."""
     if settings.jwks is None:
         return
     if settings.token_issuer is None:

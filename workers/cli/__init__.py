@@ -33,6 +33,8 @@ worker_watch: `mandate worker --watch`
 watched_files: files of a worker, and their changes
 server: `mandate server`
 setup_namespace: `mandate setup-namespace`
+doctor: `mandate doctor`
+unserved: runs whose queue no worker polls
 init: `mandate init`
 own_worker: worker of one command
 keys: `mandate keys`
@@ -40,6 +42,7 @@ budget: `mandate budget`
 cache: `mandate cache`
 options: options that verbs share
 connection: connection to Temporal
+transport_errors: errors of that connection in words
 identity: name of the user
 tokens: signed tokens
 output: results, tables and errors

@@ -18,8 +18,9 @@ from temporalio.envconfig import ClientConfigProfile
 from temporalio.runtime import LogForwardingConfig, LoggingConfig, Runtime, TelemetryConfig, TelemetryFilter
 from temporalio.service import RPCError, RPCStatusCode, TLSConfig
 
-from mandate.workers.cli.errors import CliError
+from mandate.workers.cli.errors import CliError, Unreachable
 from mandate.workers.cli.options import Invocation, seconds
+from mandate.workers.cli.transport_errors import explain_refusal
 
 # Its import also makes exits clean.
 from mandate.workers.client.client import PAYLOAD_LIMITS
@@ -113,7 +114,7 @@ async def connected(
             started_in = None if lease.keeper_lives(settings.folder) else settings.folder.absolute()
             server = stack.enter_context(await share_dev_server(settings.folder, on_progress=call.out.note))
             address, ui_url = server.address, server.ui_url
-        client = await _connect({**config, "target_host": address, "identity": identity}, call)
+        client = await connect_client({**config, "target_host": address, "identity": identity}, call)
         ui_url = ui_url or _known_ui(settings.folder, address)
         options = _options(call)
         embedded = f" --address {address}" if server is not None else ""
@@ -207,8 +208,13 @@ def _demand_runs(folder: Path, program: str) -> None:
         )
 
 
-async def _connect(config: Mapping[str, Any], call: Invocation) -> Client:
-    limit = seconds("--client-connect-timeout", call.root.connect_timeout) or CONNECT_SECONDS
+async def connect_client(config: Mapping[str, Any], call: Invocation, usual_seconds: float = CONNECT_SECONDS) -> Client:
+    """Connect with the arguments of `configured`, for as long as --client-connect-timeout says.
+
+    Raises:
+        Unreachable: nothing answers there, or it refuses.
+    """
+    limit = seconds("--client-connect-timeout", call.root.connect_timeout) or usual_seconds
     known = {name: value for name, value in config.items() if value is not None}
     try:
         async with asyncio.timeout(limit):
@@ -224,7 +230,9 @@ async def _connect(config: Mapping[str, Any], call: Invocation) -> Client:
             if isinstance(error, TimeoutError)
             else _one_line(error)
         )
-        raise CliError(
+        if (refusal := explain_refusal(str(error))) is not None:
+            raise Unreachable(f"the Temporal server at {config['target_host']!r} cannot be used: {refusal}") from None
+        raise Unreachable(
             f"no Temporal server at {config['target_host']!r}: {why}; name another with --address, "
             f"or start one with `{call.program} server`"
         ) from None

@@ -10,6 +10,8 @@ ENDED_OTHERWISE = 1
 """The run ended, but not with an answer."""
 REFUSED = 2
 """Bad usage or input, or something that the command needs is not there."""
+UNAVAILABLE = 75
+"""What a worker needs does not answer: the same may work later (`EX_TEMPFAIL`)."""
 INTERRUPTED = 130
 
 OURS = "mandate"
@@ -22,6 +24,10 @@ class CliError(Exception):
         super().__init__(message)
         self.code = code
         self.details = details
+
+
+class Unreachable(CliError):
+    """The error that nothing answers at an address."""
 
 
 class SilentExit(Exception):

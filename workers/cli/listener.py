@@ -25,6 +25,7 @@ from mandate.workers.events.kafka import KafkaAccess, KafkaListener, KafkaUnusab
 from mandate.workers.events.signatures import Senders
 from mandate.workers.events.trigger_file import read_triggers
 from mandate.workers.events.triggers import TriggerFile
+from mandate.workers.http_server import HttpServer, bind
 from mandate.workers.secrets import Secrets
 from mandate.workers.settings import Settings
 
@@ -123,7 +124,7 @@ async def _run(intake: Intake, options: Listening, web: _Http | None, access: Ka
 
 
 async def _serve_http(app: http.EventApp, listener: socket.socket, stopped: asyncio.Event) -> None:
-    server = http.EventServer(app)
+    server = HttpServer(app.to_asgi())
     serving, waiting = asyncio.create_task(server.run_on(listener)), asyncio.create_task(stopped.wait())
     await asyncio.wait({serving, waiting}, return_when=asyncio.FIRST_COMPLETED)
     waiting.cancel()
@@ -151,7 +152,7 @@ def _open_http(settings: Settings, options: HttpOptions) -> _Http:
     except OSError as error:
         raise CliError(f"the folder of dead letters {str(folder)!r} cannot be used: {error.strerror}") from None
     try:
-        return _Http(http.bind(options.host, options.port), senders, letters)
+        return _Http(bind(options.host, options.port), senders, letters)
     except OSError as error:
         raise CliError(f"cannot listen at {options.host}:{options.port}: {error.strerror or error}") from None
 

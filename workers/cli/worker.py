@@ -1,31 +1,43 @@
 """`mandate worker`: serve agent files until told to stop."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import structlog
 import typer
 
 from mandate.activities.files import FileError
+from mandate.activities.stores.base import StoreUnavailable
 from mandate.workers.catalog.agents import agent_paths, scan_agents
 from mandate.workers.catalog.endpoints import try_endpoints
 from mandate.workers.cli.connection import Connection, connected
-from mandate.workers.cli.errors import CliError
+from mandate.workers.cli.errors import ENDED_OTHERWISE, UNAVAILABLE, CliError, Unreachable
 from mandate.workers.cli.options import Invocation, serving_verb
 from mandate.workers.cli.root_options import RootOptions
-from mandate.workers.cli.signals import stop_signals
+from mandate.workers.cli.signals import leave, stop_signals
 from mandate.workers.fleet import describe_strangers
 from mandate.workers.interpreter import tune_collection
 from mandate.workers.settings import Settings
 from mandate.workers.telemetry.logs import configure_logging
 from mandate.workers.telemetry.settings import TelemetryError, TelemetrySettings
 from mandate.workers.worker import GRACE, AgentWorker, WorkerOptions, open_worker
+from mandate.workflows.contracts.base import parse_duration
+
+if TYPE_CHECKING:
+    from mandate.workers.health import Health, Service
 
 WATCHED_GRACE = timedelta(minutes=10)
 """Time for which a worker lets calls finish whose place another one has taken: nobody waits for its end."""
+
+LONGEST_DRAIN = timedelta(days=1)
+
+LETTING_GO = timedelta(seconds=10)
+"""Time that calls have to end once they are cancelled."""
 
 
 @serving_verb
@@ -48,9 +60,23 @@ async def worker(
     watch: Annotated[
         bool, typer.Option("--watch", help="For development: read agents, policies and tools anew when they change.")
     ] = False,
+    health: Annotated[
+        str | None,
+        typer.Option(
+            help="Answer health checks at this address, as :8080: /live and /ready; MANDATE_HEALTH.",
+            metavar="[HOST]:PORT",
+        ),
+    ] = None,
+    drain: Annotated[
+        str | None,
+        typer.Option(help="Time for calls to finish when it is told to stop, 30s; MANDATE_DRAIN.", metavar="DURATION"),
+    ] = None,
     sign: Annotated[Path | None, typer.Option(help="File to make once it serves.", hidden=True)] = None,
 ) -> int:
     """Serve agents until SIGTERM or Ctrl-C; a second one does not wait for what is going on.
+
+    Exit codes: 0 it was stopped, 1 it failed or calls did not let go, 2 bad usage or files, 75 Temporal or the store
+    does not answer, 130 it was ended at once.
 
     With --watch, changed files have a worker of their own, which takes the place of the one before once it serves. If
     they have faults, these are told, and the one before goes on. Runs keep the files that they began with.
@@ -59,7 +85,11 @@ async def worker(
         raise CliError("--deployment and --build-id belong together: give both or neither")
     settings = Settings.from_environment()
     settings = replace(settings, agents=agents or settings.agents, task_queue=task_queue or settings.task_queue)
+    grace = _parse_drain(drain, settings)
+    place = _parse_health(health, settings)
     if watch:
+        if health is not None:
+            raise CliError("--health and --watch do not go together: each change of a file has a worker of its own")
         from mandate.workers.cli import worker_watch  # noqa: PLC0415 - only for development
 
         return await worker_watch.watch(call, settings)
@@ -74,15 +104,21 @@ async def worker(
         allow_older=allow_older,
         # Of one folder are the workers of one --watch.
         group=sign.parent.name if sign is not None else "",
-        grace=WATCHED_GRACE if sign is not None else GRACE,
+        grace=WATCHED_GRACE if sign is not None else grace,
     )
     if sign is not None:
         # Two workers of one --watch are there for a moment, and one port.
         environment = {name: value for name, value in settings.environment.items() if name != "MANDATE_METRICS"}
         settings = replace(settings, environment=environment)
     wanted = _find_telemetry(settings)
-    async with connected(call, settings, identity=identity, has_log=True, metrics=wanted.metrics) as connection:
-        await _serve(call, connection, options, sign)
+    try:
+        async with (
+            _tell_health(place if sign is None else None) as told,
+            connected(call, settings, identity=identity, has_log=True, metrics=wanted.metrics) as connection,
+        ):
+            await _serve(call, connection, options, sign, told)
+    except (Unreachable, StoreUnavailable) as error:
+        raise CliError(str(error), UNAVAILABLE) from error
     return 0
 
 
@@ -91,6 +127,50 @@ def _find_telemetry(settings: Settings) -> TelemetrySettings:
         return TelemetrySettings.from_environment(settings.environment)
     except TelemetryError as error:
         raise CliError(str(error)) from None
+
+
+def _parse_drain(option: str | None, settings: Settings) -> timedelta:
+    text, name = (option, "--drain") if option is not None else (settings.drain, "MANDATE_DRAIN")
+    if text is None:
+        return GRACE
+    try:
+        parsed = timedelta(0) if text == "0" else parse_duration(text)
+    except ValueError as error:
+        raise CliError(f"{name} {text!r}: {error}") from None
+    if not isinstance(parsed, timedelta) or parsed > LONGEST_DRAIN:
+        raise CliError(f"{name} {text!r}: it is a duration of at most 1d, for example '30s' or '5m'")
+    return parsed
+
+
+def _parse_health(option: str | None, settings: Settings) -> tuple[str, int] | None:
+    text, name = (option, "--health") if option is not None else (settings.health, "MANDATE_HEALTH")
+    if text is None:
+        return None
+    # Here: a web server takes long to import.
+    from mandate.workers.http_server import parse_listen_address  # noqa: PLC0415 - only with --health
+
+    try:
+        return parse_listen_address(text)
+    except ValueError as error:
+        raise CliError(f"{name} {error}") from None
+
+
+@asynccontextmanager
+async def _tell_health(place: tuple[str, int] | None) -> "AsyncIterator[Health | None]":
+    if place is None:
+        yield None
+        return
+    from mandate.workers.health import tell_health  # noqa: PLC0415 - only with --health
+    from mandate.workers.http_server import bind  # noqa: PLC0415 - only with --health
+
+    host, port = place
+    try:
+        listener = bind(host, port)
+    except OSError as error:
+        raise CliError(f"cannot tell its health at {host}:{port}: {error.strerror or error}") from None
+    with listener:
+        async with tell_health(listener) as health:
+            yield health
 
 
 def _demand_agents(settings: Settings) -> None:
@@ -122,7 +202,9 @@ def configure_logs(root: RootOptions) -> None:
     configure_logging(level=level, as_json=None if root.log_format is None else root.log_format == "json")
 
 
-async def _serve(call: Invocation, connection: Connection, options: WorkerOptions, sign: Path | None) -> None:
+async def _serve(
+    call: Invocation, connection: Connection, options: WorkerOptions, sign: Path | None, health: "Health | None"
+) -> None:
     log = structlog.stdlib.get_logger("mandate.workers.cli.worker")
     try:
         opening = open_worker(connection.client, connection.settings, options, on_progress=call.out.note)
@@ -132,16 +214,45 @@ async def _serve(call: Invocation, connection: Connection, options: WorkerOption
                 waiting = asyncio.create_task(stopped.wait())
                 # First: files may change as soon as it says that it serves.
                 _give_sign(sign)
+                if health is not None:
+                    health.serve(_describe_service(connection, serving))
                 _introduce(call, connection, serving)
                 tune_collection()
                 await asyncio.wait({running, waiting}, return_when=asyncio.FIRST_COMPLETED)
                 waiting.cancel()
+                if health is not None:
+                    health.drain()
                 if not running.done():
-                    await serving.shutdown()
-                await running
+                    await _drain(serving, running, options)
+                try:
+                    await running
+                except RuntimeError as error:
+                    # Of the SDK, when polling ends for good.
+                    raise CliError(f"the worker failed: {error}", ENDED_OTHERWISE) from error
     except ValueError as error:
         raise CliError(str(error)) from error
     log.info("worker_stopped")
+
+
+async def _drain(serving: AgentWorker, running: "asyncio.Task[None]", options: WorkerOptions) -> None:
+    """Let calls finish, cancel those that do not, and end the process if one does not let go even then."""
+    ending = asyncio.create_task(serving.shutdown())
+    limit = options.grace + LETTING_GO
+    await asyncio.wait({ending, running}, timeout=limit.total_seconds(), return_when=asyncio.ALL_COMPLETED)
+    if not ending.done() or not running.done():
+        log = structlog.stdlib.get_logger("mandate.workers.cli.worker")
+        log.error("worker_cut_off", seconds=limit.total_seconds(), hint="calls in hand are lost attempts")
+        leave(ENDED_OTHERWISE)
+    await ending
+
+
+def _describe_service(connection: Connection, serving: AgentWorker) -> "Service":
+    from mandate.workers.health import PollCheck, Service, check_store  # noqa: PLC0415 - only with --health
+
+    queue = serving.task_queue
+    polls = PollCheck(connection.client, queue, serving.identity)
+    agents = {name: one.digest for name, one in serving.catalog.agents.items()}
+    return Service(queue, agents, {"polls": polls, "store": check_store(serving.store)})
 
 
 def _give_sign(sign: Path | None) -> None:

@@ -1,12 +1,9 @@
 """Events over HTTP: CloudEvents in structured and binary mode, each answered once Temporal has it."""
 
 import asyncio
-import socket
 from collections.abc import Mapping
-from contextlib import nullcontext
 
 import structlog
-import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
@@ -30,9 +27,6 @@ HEALTH = "/health"
 
 BODY_SECONDS = 10.0
 """Time for which the body of one event is waited for."""
-
-MOST_AT_ONCE = 100
-"""Requests that are answered at once; more are told to come again."""
 
 RETRY_SECONDS = 5
 """Time after which a sender is asked to send an event again."""
@@ -148,47 +142,3 @@ def _attributes(headers: Mapping[str, str]) -> dict[str, str]:
         for name, value in headers.items()
         if name.lower().startswith(_PREFIX)
     }
-
-
-class EventServer(uvicorn.Server):
-    """The web server, which leaves signals to whoever runs it."""
-
-    def __init__(self, app: EventApp) -> None:
-        super().__init__(
-            uvicorn.Config(
-                app.to_asgi(),
-                log_config=None,
-                access_log=False,
-                lifespan="off",
-                server_header=False,
-                limit_concurrency=MOST_AT_ONCE,
-                timeout_graceful_shutdown=10,
-            )
-        )
-
-    def capture_signals(self) -> nullcontext[None]:  # type: ignore[override]
-        """Leave the signals alone."""
-        return nullcontext()
-
-    async def run_on(self, listener: socket.socket) -> None:
-        """Serve until `should_exit` is set."""
-        await self.serve(sockets=[listener])
-
-
-def bind(host: str, port: int) -> socket.socket:
-    """Return a listening socket.
-
-    Raises:
-        OSError: the address is not ours or in use.
-    """
-    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    listener = socket.socket(family, kind, protocol)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.listen(128)
-        listener.settimeout(0)
-    except BaseException:
-        listener.close()
-        raise
-    return listener

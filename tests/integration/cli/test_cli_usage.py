@@ -63,7 +63,7 @@ def test_help_loads_nothing_heavy(words: list[str]) -> None:
     assert "Usage:" in printed
 
 
-@pytest.mark.parametrize("verb", [verb for verb in VERBS if verb not in {"worker", "validate", "demo"}])
+@pytest.mark.parametrize("verb", [verb for verb in VERBS if verb not in {"worker", "validate", "doctor", "demo"}])
 def test_help_of_a_verb_loads_nothing_that_it_does_not_need(verb: str) -> None:
     printed, code, found = loaded(UNNEEDED, verb, "--help")
 
@@ -168,8 +168,8 @@ def test_verbs_are_listed_in_the_order_of_their_use(capsys: pytest.CaptureFixtur
             "resume",
             "stop",
         ),
-        *("plan", "schedule", "listen", "worker", "server", "validate", "setup-namespace"),
-        *("keys", "budget", "stats", "cache", "demo"),
+        *("plan", "schedule", "listen", "worker", "server", "validate", "setup-namespace", "doctor", "keys"),
+        *("budget", "stats", "cache", "demo"),
     ]
 
 
