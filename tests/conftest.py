@@ -15,6 +15,7 @@ from mandate.workers.dev_server.server import DevServer, run_private_server
 
 FOLDERS = {"integration": "starts servers", "acceptance": "acts as a user does, with real processes"}
 ALONE = "measures how long something is waited for, or needs the default port: no other test may run beside it"
+CLUSTER = "needs Temporal's cluster server, which is built with Go, and PostgreSQL; leave it out with -m 'not cluster'"
 LOOPBACK = ("127.0.0.1", "localhost")
 OURS = ("MANDATE_", "TEMPORAL_", "OPENAI_", "ANTHROPIC_", "VLLM_")
 
@@ -41,6 +42,7 @@ def pytest_configure(config: pytest.Config) -> None:
     for folder, meaning in FOLDERS.items():
         config.addinivalue_line("markers", f"{folder}: {meaning}; set for all tests of that folder")
     config.addinivalue_line("markers", f"alone: {ALONE}")
+    config.addinivalue_line("markers", f"cluster: {CLUSTER}")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

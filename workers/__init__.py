@@ -20,6 +20,7 @@ doctor: checks of an installation
 fleet: workers of one queue, and what each serves
 identities: names, keys and directory of people
 search_attributes: search attributes of runs
+namespaces: namespaces with what runs need in them
 client: client library
 history: history without a worker
 dev_server: embedded Temporal server

@@ -82,6 +82,10 @@ VERBS: Mapping[str, Verb] = {
         "cli.validate:validate",
         "Check agent files and plans with all their tools, and say what agents may do; run the examples of policies.",
     ),
+    "setup-namespace": Verb(
+        "cli.setup_namespace:setup_namespace",
+        "Make a namespace and the search attributes of runs on a Temporal server, where they are missing.",
+    ),
     "doctor": Verb(
         "cli.doctor:doctor",
         "Check server, store, files, keys, clocks and workers, and say what to do; nothing is changed.",

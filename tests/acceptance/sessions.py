@@ -199,13 +199,23 @@ class Stage:
 Tell = Callable[[str], None]
 
 
-async def play(client: Client, address: str, folder: Path, plan: Plan, tell: Tell = lambda _: None) -> Played:
+async def play(
+    client: Client,
+    address: str,
+    folder: Path,
+    plan: Plan,
+    tell: Tell = lambda _: None,
+    *,
+    store: str | None = None,
+) -> Played:
     """Talk with all sessions at once until each message has its reply."""
     began, queue = time.monotonic(), f"sessions-{uuid4().hex[:8]}"
     names, port = [f"{queue}-{number}" for number in range(plan.sessions)], free_port()
     model = SessionModel(plan.seed)
     async with FakeProvider(script=model.answer, keeps_requests=False) as provider:
         environment = _write_site(folder, address, queue, provider.url, port)
+        if store is not None:
+            environment["MANDATE_STORE"] = store
         payments = (f"{name}/m{number}" for name in names for number in range(plan.messages))
         receiver = write_receiver(folder, port, payments, seed=plan.seed, share=HURT)
         workers = Post(

@@ -196,13 +196,15 @@ def _find_task(text: str) -> tuple[str, int]:
     return (found[1], int(found[2])) if found is not None else (text.strip(), -1)
 
 
-async def play(client: Client, address: str, folder: Path, plan: Plan) -> Played:
-    """Start all trees at once, and wait until each root has ended."""
+async def play(client: Client, address: str, folder: Path, plan: Plan, *, store: str | None = None) -> Played:
+    """Start all trees at once, and wait until each root has ended; the store is in `folder` if nothing else is said."""
     began, queue = time.monotonic(), f"trees-{uuid4().hex[:8]}"
     roots, port = [f"{queue}-{number}" for number in range(plan.trees)], free_port()
     model = TreeModel(plan)
     async with FakeProvider(script=model.answer, keeps_requests=False) as provider:
         environment = _write_site(folder, address, queue, provider.url, port)
+        if store is not None:
+            environment["MANDATE_STORE"] = store
         payments = (f"{root}/{number}" for root in roots for number in range(plan.children))
         receiver = write_receiver(folder, port, payments, seed=plan.seed, share=HURT)
         workers = Post(

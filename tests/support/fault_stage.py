@@ -73,6 +73,8 @@ class Setting:
     """Two can be killed at once: the third goes on."""
     remote_workers: int = 3
     mcp_environment: Mapping[str, str] = field(default_factory=dict)
+    store: str | None = None
+    """Its address, if it is not in `folder`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +141,7 @@ def _workers(setting: Setting, queue: str, url: str, provider: str) -> Post:
         "TEMPORAL_ADDRESS": setting.address,
         "VLLM_BASE_URL": f"{provider}/v1",
         URL: url,
+        **({"MANDATE_STORE": setting.store} if setting.store is not None else {}),
     }
     return Post(
         "worker",

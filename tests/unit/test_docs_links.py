@@ -116,6 +116,7 @@ def test_pages_are_where_they_are_listed() -> None:
         "recovery.md",
         "security.md",
         "sessions.md",
+        "sizing.md",
         "tools-and-effects.md",
     ]
 

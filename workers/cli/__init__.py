@@ -32,6 +32,7 @@ worker: `mandate worker`
 worker_watch: `mandate worker --watch`
 watched_files: files of a worker, and their changes
 server: `mandate server`
+setup_namespace: `mandate setup-namespace`
 doctor: `mandate doctor`
 unserved: runs whose queue no worker polls
 init: `mandate init`

@@ -88,12 +88,14 @@ async def connected(
     has_log: bool = False,
     of_runs: bool = False,
     metrics: str | None = None,
+    in_namespace: bool = True,
 ) -> AsyncIterator[Connection]:
     """Connect as flags, environment and Temporal's config file say, in this order.
 
     Where none of them names an address, the embedded server of `settings.folder` is shared for the time of the block.
     `of_runs` is for commands about runs that there are: they start no server where none has run before. `has_log`
     tells that this process has a log, which then has the lines of the SDK too. `metrics` is where it serves metrics.
+    `in_namespace` is false for who makes the namespace.
 
     Raises:
         CliError: nothing answers there, or the configuration cannot be read.
@@ -116,7 +118,8 @@ async def connected(
         ui_url = ui_url or _known_ui(settings.folder, address)
         options = _options(call)
         embedded = f" --address {address}" if server is not None else ""
-        await _check_namespace(client, address)
+        if in_namespace:
+            await _check_namespace(client, address, call.program)
         yield Connection(client, settings, address, ui_url, server, options, started_in, embedded + options)
 
 
@@ -235,14 +238,15 @@ async def connect_client(config: Mapping[str, Any], call: Invocation, usual_seco
         ) from None
 
 
-async def _check_namespace(client: Client, address: str) -> None:
+async def _check_namespace(client: Client, address: str, program: str) -> None:
     try:
         await client.workflow_service.describe_namespace(DescribeNamespaceRequest(namespace=client.namespace))
     except RPCError as error:
         # Any other refusal is about describing it, which is not what we came for.
         if error.status is RPCStatusCode.NOT_FOUND:
             raise CliError(
-                f"there is no namespace {client.namespace!r} at {address}; name another with --namespace"
+                f"there is no namespace {client.namespace!r} at {address}; name another with --namespace, "
+                f"or make it with `{program} setup-namespace`"
             ) from None
 
 

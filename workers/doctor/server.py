@@ -75,17 +75,16 @@ async def check_search_attributes(client: Client) -> Finding:
     """Check that the search attributes of runs exist, with their types."""
     check = "search attributes"
     try:
-        state = await search_attributes.inspect(client)
+        found = await search_attributes.read(client)
     except RPCError as error:
         return Finding(check, "warn", f"they cannot be listed: {_words(error)}", "runs then set none; ask who may")
-    if state.wrong:
-        wrong = ", ".join(f"{name} is no {kind}" for name, kind in state.wrong.items())
-        return Finding(check, "fail", wrong, "remove or rename them: no worker starts with another type")
-    if state.missing:
-        words = " ".join(f"--name {name} --type {kind}" for name, kind in state.missing.items())
+    if wrong := [f"{one.name} is no {one.type}" for one in found if one.is_wrong]:
+        return Finding(check, "fail", ", ".join(wrong), "remove or rename them: no worker starts with another type")
+    if missing := [one for one in found if one.is_missing]:
+        words = " ".join(f"--name {one.name} --type {one.type}" for one in missing)
         create = f"temporal operator search-attribute create -n {client.namespace} {words}"
         advice = f"the first worker creates them if it may; else run: {create}"
-        return Finding(check, "warn", f"missing: {', '.join(state.missing)}", advice)
+        return Finding(check, "warn", f"missing: {', '.join(one.name for one in missing)}", advice)
     return Finding(check, "ok", "all are there")
 
 

@@ -168,7 +168,7 @@ def test_verbs_are_listed_in_the_order_of_their_use(capsys: pytest.CaptureFixtur
             "resume",
             "stop",
         ),
-        *("plan", "schedule", "listen", "worker", "server", "validate", "doctor", "keys"),
+        *("plan", "schedule", "listen", "worker", "server", "validate", "setup-namespace", "doctor", "keys"),
         *("budget", "stats", "cache", "demo"),
     ]
 
