@@ -142,6 +142,17 @@ async def test_agent_script_and_tool_are_read_anew_when_they_change(watched: Wat
     assert children(watched.process.pid) == []
 
 
+async def test_plans_that_come_are_served(watched: Watched) -> None:
+    plan = "name: tell\nrequester: anyone\nsteps: [{id: tell, agent: till, input: \"'Go on.'\"}]\n"
+    await watched.begin()
+    await watched.change("plans/tell.yaml", plan)
+    run = watched.crew.mandate("plan", "run", "tell", "-o", "json")
+    code = await run.ended()
+
+    assert (code, json.loads(run.stdout())["output"]) == (0, "It is first.")
+    assert "Plans        tell version " in watched.process.stdout()
+
+
 async def test_faults_are_told_and_the_last_good_files_are_served(watched: Watched) -> None:
     await watched.begin()
     for number, (name, text, said) in enumerate(BROKEN, 1):
