@@ -28,7 +28,7 @@ from mandate.activities.transcript.conversation import NOTE
 from mandate.activities.transcript.log import Chain, TranscriptLog
 from mandate.activities.transcript.pinned_agents import PinnedAgents
 from mandate.workflows.contracts.agent import AgentPin, Pinned, PinnedAgent, PinRequest
-from mandate.workflows.contracts.base import Digest, canonical_json
+from mandate.workflows.contracts.base import Digest, JsonObject, canonical_json
 from mandate.workflows.contracts.changes import LOOP
 from mandate.workflows.contracts.children import ChildRequest
 from mandate.workflows.contracts.failures import FailureType
@@ -186,8 +186,9 @@ class AgentActivities:
         assert offered.pinned.plan is not None
         assert isinstance(request.input, str)
         schema = offered.pinned.plan.input_schema
-        if schema is not None and (misfit := find_misfit(schema, json.loads(request.input))) is not None:
-            raise _bad_input(f"input: {misfit}")
+        asked = json.loads(request.input)
+        if schema is not None and (misfit := find_misfit(schema, asked)) is not None:
+            raise _bad_input(f"input: {misfit if asked is not None else _describe_missing(schema)}")
         requester = await self._requester(request, offered.pinned)
         message = UserMessage(
             role="user",
@@ -420,6 +421,18 @@ def _not_now(run: str, error: RPCError) -> ApplicationError:
         type=FailureType.CHECK_UNAVAILABLE,
         category=failures.EXPECTED,
     )
+
+
+def _describe_missing(schema: JsonObject) -> str:
+    """Say what a plan takes that was started without input."""
+    properties, kind = schema.get("properties"), schema.get("type")
+    if not isinstance(properties, dict) or not properties:
+        return f"is missing; the plan takes {shorten(json.dumps(schema, ensure_ascii=False), GOAL_CHARACTERS)}"
+    required = schema.get("required")
+    needed = required if isinstance(required, list) else []
+    keys = [repr(name) for name in properties if name in needed]
+    keys += [f"{name!r} (may be left out)" for name in properties if name not in needed]
+    return f"is missing; the plan takes an {kind or 'object'} with {shorten(', '.join(keys), GOAL_CHARACTERS)}"
 
 
 def _bad_input(reason: str) -> ApplicationError:

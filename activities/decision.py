@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import structlog
 from pydantic import JsonValue
@@ -34,7 +34,7 @@ from mandate.workflows.contracts.request import (
     SignedDecision,
 )
 from mandate.workflows.contracts.tool import ToolResult
-from mandate.workflows.rules.plain_text import shorten
+from mandate.workflows.rules import decisions
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -42,9 +42,6 @@ _GIVING = {"answer": "answer", "supply": "result", "happened": "result"}
 """Choices that come with a result, and what it is called."""
 
 _GIVEN = {"answer": "answered by", "supply": "supplied by", "happened": "it happened, says"}
-
-OPTION_CHARACTERS = 80
-"""Of an answer that is refused."""
 
 NAMES_SHOWN = 10
 """Users and groups that a refusal names at most."""
@@ -183,7 +180,10 @@ class PeopleActivities:
                 return None
             raise Refused(f"value: is empty; with {decision.choice!r} it is the {_GIVING[decision.choice]}, as a text")
         if decision.choice == "answer" and check.request.options:
-            text = _choose_option(text, check.request.options)
+            chosen = decisions.find_option(text, check.request.options)
+            if chosen is None:
+                raise Refused(f"value: {decisions.explain_no_option(text, check.request.options)}")
+            text = chosen
         stored = await results.store(self._transcript.blobs, text)
         return stored.model_copy(update={"note": f"{_GIVEN[decision.choice]} {_name(check, known)}"})
 
@@ -198,20 +198,6 @@ class PeopleActivities:
             raise Refused(f"value: {error}") from None
         (digest,) = await self._transcript.blobs.put(content)
         return ToolResult(digest=digest, size=len(content))
-
-
-def _choose_option(text: str, options: Sequence[str]) -> str:
-    """Return the option that was chosen, as the agent wrote it; case and spaces around it do not matter."""
-    wanted = text.strip()
-    for option in options:
-        if wanted == option.strip():
-            return option
-    alike = [option for option in options if wanted.casefold() == option.strip().casefold()]
-    if len(alike) != 1:
-        raise Refused(
-            f"value: {shorten(text, OPTION_CHARACTERS)!r} is none of the answers to choose from: {', '.join(options)}"
-        )
-    return alike[0]
 
 
 def _refuse_agents(check: DecisionCheck, agent: PinnedAgent) -> None:

@@ -148,7 +148,8 @@ class Origins:
         except RPCError as error:
             if error.status in {RPCStatusCode.NOT_FOUND, RPCStatusCode.INVALID_ARGUMENT}:
                 which = f" with the run id {asked.run_id!r}" if asked.run_id else ""
-                raise NoOrigin(f"run: there is no run {asked.run!r}{which} that the server knows") from None
+                hint = "; a step is a number behind the last '@', as in RUN@3" if "@" in asked.run else ""
+                raise NoOrigin(f"run: there is no run {asked.run!r}{which} that the server knows{hint}") from None
             raise
         info = activity.info()
         if described.workflow_type != AGENT_WORKFLOW:

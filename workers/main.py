@@ -80,7 +80,7 @@ VERBS: Mapping[str, Verb] = {
     "server": Verb("cli.server:server", "Run a Temporal server with its Web UI for development, until Ctrl-C."),
     "validate": Verb(
         "cli.validate:validate",
-        "Check agent files with all their tools, and say what each agent may do; run the examples of policies.",
+        "Check agent files and plans with all their tools, and say what agents may do; run the examples of policies.",
     ),
     "setup-namespace": Verb(
         "cli.setup_namespace:setup_namespace",

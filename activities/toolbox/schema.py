@@ -94,10 +94,15 @@ def check_schema(schema: JsonObject, *, of_object: bool = True) -> None:
         raise ValueError(shorten(f"the schema is not valid: {error}")) from None
 
 
+_TYPES = ("array", "boolean", "integer", "null", "number", "object", "string")
+
+
 def _schema_fault(error: ValidationError) -> str:
     if error.message.startswith("Unknown meta-schema"):
         return "$schema names no draft that is known: 2020-12, 2019-09, draft-07, draft-06 and draft-04 are"
     where = f"{_show(tuple(error.instance_path))}: " if error.instance_path else ""
+    if error.instance_path and error.instance_path[-1] == "type" and isinstance(error.instance, str):
+        return f"{where}{error.instance!r} is not a type of JSON Schema; there are {', '.join(_TYPES)}"
     return where + error.message.replace(_MASK, _json(error.instance))
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 
 from mandate.activities.toolbox import schema
 from mandate.workflows.contracts.base import JsonObject, canonical_json
+from mandate.workflows.contracts.faults import Located, Place, key_path
 from mandate.workflows.contracts.plan import MOST_SIDE_BY_SIDE, MOST_STEPS, PlanSpec
 from mandate.workflows.contracts.tool import AgentBinding, PlanTarget, PlanTerms, ToolDefinition
 from mandate.workflows.rules.plans import written
@@ -115,18 +116,22 @@ def find_misfit(definition: ToolDefinition, arguments: Mapping[str, object]) -> 
         return f"the plan has {size} bytes, and people are shown the whole of it: at most {SHOWN_BYTES}"
     if (fault := written.find_fault(arguments, terms)) is not None:
         return fault
-    return "; ".join(find_schema_faults(written.read_plan(arguments))) or None
+    found = find_schema_faults(written.read_plan(arguments))
+    return "; ".join(f"{key_path(place)}: {message}" for place, message in found) or None
 
 
-def find_schema_faults(plan: PlanSpec) -> Iterator[str]:
-    """Yield what is wrong with the schemas of a plan's steps."""
-    for index, step in enumerate(plan.steps):
-        if step.output_schema is None:
+def find_schema_faults(plan: PlanSpec) -> Iterator[Located]:
+    """Yield what is wrong with the schemas of a plan's input, and of the answers of its steps."""
+    found: list[tuple[Place, JsonObject | None]] = [(("input_schema",), plan.input_schema)]
+    found += [(("steps", index, "output_schema"), step.output_schema) for index, step in enumerate(plan.steps)]
+    for place, written_schema in found:
+        if written_schema is None:
             continue
         try:
-            schema.check_schema(step.output_schema)
+            # A plan may be asked any value; the answer of an agent is an object.
+            schema.check_schema(written_schema, of_object=place != ("input_schema",))
         except ValueError as error:
-            yield f"steps[{index}].output_schema: {error}"
+            yield place, str(error)
 
 
 def drop_facts(definition: ToolDefinition, arguments: JsonObject) -> JsonObject:

@@ -68,7 +68,7 @@ def test_pages_with_commands_are_found() -> None:
         "deploy/docs/budgets.md": 11,
         "deploy/docs/children.md": 1,
         "deploy/docs/context.md": 5,
-        "deploy/docs/events.md": 10,
+        "deploy/docs/events.md": 11,
         "deploy/docs/install.md": 7,
         "deploy/docs/models.md": 1,
         "deploy/docs/monitoring.md": 1,

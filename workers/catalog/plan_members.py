@@ -4,6 +4,7 @@ import re
 from collections.abc import Container, Iterable, Iterator, Mapping
 
 from mandate.activities.documents import Document, Fault
+from mandate.workers.catalog.checks import named
 from mandate.workers.catalog.tools import ToolResolver
 from mandate.workflows.contracts.agent import AgentSpec, PinnedAgent
 from mandate.workflows.contracts.faults import Located, Place
@@ -43,10 +44,15 @@ def list_check_places(plan: PlanSpec) -> list[Place]:
 
 
 def _list_checks(plan: PlanSpec) -> Iterator[tuple[Place, CheckSpec]]:
-    """Yield the checks of the steps with their places, each as one of the tool that its step calls."""
-    for index, step in enumerate(plan.steps):
-        for number, check in enumerate(step.checks):
-            yield ("steps", index, "checks", number), check.model_copy(update={"after": name_tool(plan, step)})
+    """Yield the checks of the steps with their places, each as one of the tool that its step calls.
+
+    One without a name is named after its step: the tool of such a step has a name that nobody has written.
+    """
+    steps = [(index, step, number) for index, step in enumerate(plan.steps) for number in range(len(step.checks))]
+    after_steps = (step.checks[number].model_copy(update={"after": step.id}) for _, step, number in steps)
+    made = named((*plan.checks, *after_steps))[len(plan.checks) :]
+    for (index, step, number), check in zip(steps, made, strict=True):
+        yield ("steps", index, "checks", number), check.model_copy(update={"after": name_tool(plan, step)})
 
 
 def add_variants(plan: PlanSpec, search: ToolResolver) -> None:

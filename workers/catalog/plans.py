@@ -8,6 +8,7 @@ from pydantic import JsonValue
 
 from mandate.activities.documents import Document, Fault, in_order, read_document
 from mandate.activities.files import FileError, parse_spec
+from mandate.activities.toolbox.written_plans import find_schema_faults
 from mandate.workers.catalog.agents import agent_paths
 from mandate.workflows.contracts.agent import AgentSpec
 from mandate.workflows.contracts.faults import did_you_mean
@@ -108,6 +109,7 @@ def find_faults(scan: PlanScan, agents: Mapping[str, AgentSpec], tools: ToolsOfP
     known = {name: targets.of_agent(spec) for name, spec in agents.items()}
     for file in scan.files:
         own = tools.get(file.spec.name)
+        yield from (file.document.fault(place, message) for place, message in find_schema_faults(file.spec))
         for place, message in rules.find_faults(file.spec, agents=known, tools=own, plans=plans):
             yield file.document.fault(place, message)
     yield from _find_cycles(scan.files)

@@ -22,6 +22,7 @@ from mandate.workers.cli import identity, live_text, own_worker, prompts, reques
 from mandate.workers.cli.connection import Connection, connected, note_start
 from mandate.workers.cli.errors import DONE, ENDED_OTHERWISE, CliError
 from mandate.workers.cli.options import Invocation, verb
+from mandate.workers.cli.run import demand_id
 from mandate.workers.cli.unserved import note_unserved
 from mandate.workers.cli.watch import call_line
 from mandate.workers.client import answers, sessions
@@ -30,7 +31,7 @@ from mandate.workers.client.client import AgentClient
 from mandate.workers.client.earlier_run import find_earlier_run
 from mandate.workers.client.start_requests import new_workflow_id
 from mandate.workers.client.streams import StreamEvent
-from mandate.workers.client.updates import MessageError
+from mandate.workers.client.updates import MessageError, WronglyAsked
 from mandate.workers.history.events import CallReturned, Happening, MessageReceived, ModelAnswered, RequestOpened
 from mandate.workers.history.run_history import RunHistory
 from mandate.workers.history.stream import unfolding
@@ -86,6 +87,7 @@ async def chat(
     """
     if agent is None and workflow_id is None:
         raise CliError("name the agent to talk with, or the session with --id")
+    demand_id(workflow_id)
     waits = _read_idle(idle)
     async with connected(call) as connection:
         note_start(call, connection)
@@ -108,6 +110,7 @@ async def chat(
             decider=identity.person(connection.settings, by, option="--by").name,
             idle=waits,
             queue=queue,
+            is_new=workflow_id is None,
         )
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(own_worker.serving(call, connection, queue))
@@ -160,6 +163,8 @@ class _Session:
     decider: str
     idle: timedelta | None
     queue: str
+    is_new: bool
+    """Its first message starts it."""
     is_attended: bool = field(default_factory=prompts.is_attended)
     _began: datetime = field(default_factory=lambda: datetime.now(UTC))
     _seen_step: int = 0
@@ -170,6 +175,7 @@ class _Session:
     """Texts are printed as they come, and so not once more."""
     _status: Status | None = None
     _is_complete: bool = True
+    _has_spoken: bool = False
 
     async def talk(self) -> int:
         """Send each line that is typed, until there is none; return the exit code."""
@@ -177,9 +183,13 @@ class _Session:
             async for line in self._read():
                 if line.strip():
                     await self._answer(line.strip())
+                    self._has_spoken = True
         finally:
             if self._follower is not None:
                 self._follower.cancel()
+        if not self._has_spoken and self.is_new:
+            self.call.out.note("left; nothing was said, and no session began")
+            return DONE
         come_back = f"{self.call.program} chat --id {shlex.quote(self.workflow_id)}{self.connection.options}"
         self.call.out.note(f"left; come back with `{come_back}`")
         return DONE if self._is_complete else ENDED_OTHERWISE
@@ -248,6 +258,8 @@ class _Session:
                 return sending.result()
             except ValueError as error:
                 raise CliError(f"chat: {error}") from None
+            except WronglyAsked as error:
+                raise CliError(str(error)) from None
             except MessageError as error:
                 raise CliError(str(error), ENDED_OTHERWISE) from None
             finally:

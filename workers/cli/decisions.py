@@ -1,5 +1,6 @@
 """Decisions from the command line: looked up, filled in, signed, sent, told."""
 
+import json
 import re
 import shlex
 from collections.abc import Mapping, Sequence
@@ -20,6 +21,7 @@ from mandate.workflows.contracts.base import DIGEST_PATTERN, canonical_json, dig
 from mandate.workflows.contracts.request import EVERY, REJECT, Decision, OpenRequests, Request
 from mandate.workflows.rules import budget, input_size, redaction
 from mandate.workflows.rules.commands import PLACEHOLDERS
+from mandate.workflows.rules.decisions import WITH_VALUE, explain_no_option, find_option
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,8 +113,29 @@ def _check_choice(call: Invocation, target: Target, request: Request, wish: Deci
         raise CliError(f"{target.shown} takes the choices {allowed}, not {wish.choice!r}; {how}; nothing was sent")
     if wish.changes_arguments and request.kind != "approval":
         raise CliError(f"{target.shown} has no arguments to change; nothing was sent")
-    if request.kind == "budget" and wish.choice != "raise" and wish.value is not None:
-        raise CliError(f"{target.shown}: value: goes with raise, not with {wish.choice!r}; {how}; nothing was sent")
+    if (fault := _find_value_fault(request, wish)) is not None:
+        raise CliError(f"{target.shown}: value: {fault}; {how}; nothing was sent")
+
+
+def _find_value_fault(request: Request, wish: DecisionOptions) -> str | None:
+    """Return what is wrong with a value, or that it is missing, as far as the request tells."""
+    choice, value = wish.choice, wish.value
+    with_value = ("raise",) if request.kind == "budget" else WITH_VALUE
+    if choice not in with_value:
+        if value is None:
+            return None
+        allowed = " or ".join(one for one in request.choices if one in with_value)
+        return f"goes with {allowed or 'no choice of this request'}, not with {choice!r}"
+    if choice == "raise" or not prompts.needs_value(request, choice) or request.server is not None:
+        return None
+    if value is None or (isinstance(value, str) and not value.strip()):
+        gives = {"answer": "the answer", "supply": "the result"}.get(choice, "the step to go back to")
+        return f"is missing; {choice!r} comes with {gives}: --value ..."
+    if choice == "answer" and request.options:
+        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        if find_option(text, request.options) is None:
+            return explain_no_option(text, request.options)
+    return None
 
 
 async def _check_raise(connection: Connection, found: Found, wish: DecisionOptions) -> None:

@@ -12,7 +12,7 @@ from mandate.workers.cli.connection import connected, note_start
 from mandate.workers.cli.errors import CliError
 from mandate.workers.cli.limits import LIMITS, read_limits
 from mandate.workers.cli.options import Invocation, offline_verb, verb
-from mandate.workers.cli.run import note_detached, read_input, read_label, refuse_used, watch
+from mandate.workers.cli.run import demand_id, note_detached, read_input, read_label, refuse_used, watch
 from mandate.workers.client.client import AgentClient
 from mandate.workers.client.earlier_run import UsedId
 from mandate.workflows.contracts.plan import PlanSpec
@@ -98,8 +98,7 @@ async def run(
 
     Exit code 0: it completed. 1: it ended otherwise. 2: it was asked for wrongly.
     """
-    if again and workflow_id is None:
-        raise CliError("--again goes with --id, and starts another run under that id")
+    demand_id(workflow_id, again=again)
     asked, labels, limits = (
         read_plan_input(text, input_file, input_json),
         dict(map(read_label, label or ())),
@@ -182,4 +181,10 @@ def read_plan(source: str) -> str | PlanSpec:
     scan = scan_plans(path)
     if scan.faults:
         raise CliError("\n".join(map(str, scan.faults)))
-    return scan.files[0].spec
+    spec = scan.files[0].spec
+    from mandate.workers.catalog.plan_members import find_data_faults  # noqa: PLC0415 - as above
+
+    if faults := [scan.files[0].document.fault(place, message) for place, message in find_data_faults(spec)]:
+        way = f"if the workers have this file among their plans, run it by its name: {spec.name}"
+        raise CliError("\n".join([*map(str, faults), way]))
+    return spec

@@ -23,7 +23,7 @@ _PROMPTS = {"question": "any text", "approval": "y or n", "outcome": "y (it happ
 _SHORT = {"question": "any text", "approval": "y/n", "outcome": "y/n/stop"}
 
 
-def _needs_value(request: Request, choice: str) -> bool:
+def needs_value(request: Request, choice: str) -> bool:
     """Return whether a choice needs more than to be made."""
     return choice == "raise" if request.kind == "budget" else choice in {"answer", "supply", GO_BACK}
 
@@ -70,7 +70,7 @@ def short_keys(request: Request) -> str:
 
 
 def _plain_choices(request: Request) -> Iterator[str]:
-    return (choice for choice in request.choices if not _needs_value(request, choice))
+    return (choice for choice in request.choices if not needs_value(request, choice))
 
 
 def typed(request: Request, line: str) -> Answer | None:
@@ -78,7 +78,7 @@ def typed(request: Request, line: str) -> Answer | None:
     if request.kind == "question":
         return Answer("answer", line)
     choice = _KEYS.get(request.kind, {}).get(line.lower(), line.lower())
-    return Answer(choice) if choice in request.choices and not _needs_value(request, choice) else None
+    return Answer(choice) if choice in request.choices and not needs_value(request, choice) else None
 
 
 @dataclass(slots=True)

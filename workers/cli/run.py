@@ -100,8 +100,7 @@ async def run(
 
     Exit code 0: it completed. 1: it ended otherwise. 2: it was asked for wrongly.
     """
-    if again and workflow_id is None:
-        raise CliError("--again goes with --id, and starts another run under that id")
+    demand_id(workflow_id, again=again)
     asked, origin = read_input(text, input_file, input_json), _read_origin(continues)
     labels, limits = dict(map(read_label, label or ())), read_limits("--budget", budget or ())
     if steps is not None and "steps" in limits:
@@ -142,6 +141,14 @@ async def run(
             return await watch(call, connection, handle.id, handle.first_execution_run_id)
 
 
+def demand_id(workflow_id: str | None, *, again: bool = False) -> None:
+    """Refuse an id that is none, and --again without one."""
+    if again and workflow_id is None:
+        raise CliError("--again goes with --id, and starts another run under that id")
+    if workflow_id is not None and not workflow_id.strip():
+        raise CliError(f"--id {workflow_id!r}: is empty; leave it out, and an id is made up")
+
+
 async def watch(call: Invocation, connection: Connection, workflow_id: str, run_id: str | None) -> int:
     """Follow a run to its end and tell how it ended; the exit code."""
     try:
@@ -155,6 +162,7 @@ async def watch(call: Invocation, connection: Connection, workflow_id: str, run_
         ids = {"workflow_id": workflow_id, "run_id": run_id, "version": followed.version}
         call.out.json({**ids, **ended.result.model_dump(mode="json")})
     elif ended.bad_input:
+        call.out.note(f"the workers refused the run {workflow_id}; it has done nothing")
         raise CliError(ended.reason or "the run was asked for wrongly", code)
     elif call.out.as_json:
         raise CliError(f"run {workflow_id!r} {ended.status}{f': {ended.reason}' if ended.reason else ''}", code)

@@ -1,7 +1,7 @@
 """`mandate schedule`: runs of agents and plans at times, by schedules of Temporal."""
 
 import shlex
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
@@ -25,6 +25,9 @@ from mandate.workflows.contracts.run import StartRequest
 from mandate.workflows.rules.decisions import format_time
 
 OVERLAPS = ", ".join(get_args(Overlap))
+
+LAST_YEAR = 2100
+"""The first that the server does not fire in; it says so of times after it."""
 
 _HEAD = ("schedule", "starts", "when", "next", "last run")
 
@@ -68,8 +71,12 @@ async def create(
     every: Annotated[
         list[str] | None, typer.Option(help="An interval, as 6h or 30m; can be repeated.", metavar="DURATION")
     ] = None,
+    at: Annotated[
+        list[str] | None,
+        typer.Option(help="One time, as 2026-12-24T18:00; it fires then and no more. Can be repeated.", metavar="TIME"),
+    ] = None,
     time_zone: Annotated[
-        str | None, typer.Option(help="Of --cron, as Europe/Berlin; UTC if left out.", metavar="ZONE")
+        str | None, typer.Option(help="Of --cron and --at, as Europe/Berlin; UTC if left out.", metavar="ZONE")
     ] = None,
     jitter: Annotated[
         str | None, typer.Option(help="Put each firing off by a random time of up to this.", metavar="DURATION")
@@ -105,11 +112,12 @@ async def create(
     """Make a schedule that starts runs of an agent or a plan, all with the same input.
 
     Whether the workers have the agent or the plan is seen when it first fires: `mandate schedule trigger` lets it fire
-    at once. Agents whose starts must be signed cannot be scheduled, since a token is for one run.
+    at once, and `mandate show` tells how that run goes. Agents whose starts must be signed cannot be scheduled, since a
+    token is for one run. A schedule whose times are over stays until it is deleted.
 
     Exit code 0: it is made. 2: it was asked for wrongly.
     """
-    timing = _read_timing(cron or [], every or [], time_zone, jitter)
+    timing = _read_timing(cron or [], every or [], at or [], time_zone, jitter)
     policy = _read_overlap(overlap) or "skip"
     late = _read_duration("--catch-up", catch_up) if catch_up is not None else schedules.CATCH_UP
     given: dict[str, Any] = {
@@ -253,22 +261,42 @@ def _note_start(call: Invocation, connection: Connection) -> None:
         call.out.note("a schedule fires only while the server runs: `mandate server` or `mandate worker` keep it up")
 
 
-def _read_timing(cron: list[str], every: list[str], time_zone: str | None, jitter: str | None) -> Timing:
-    if not cron and not every:
-        raise CliError("give when it fires: --cron '0 7 * * *', --every 6h, or several of them")
+def _read_timing(cron: list[str], every: list[str], at: list[str], time_zone: str | None, jitter: str | None) -> Timing:
+    if not cron and not every and not at:
+        raise CliError("give when it fires: --cron '0 7 * * *', --every 6h, --at 2026-12-24T18:00, or several of them")
+    zone: tzinfo = UTC
     if time_zone is not None:
-        if not cron:
-            raise CliError("--time-zone goes with --cron; intervals are the same everywhere")
+        if not cron and not at:
+            raise CliError("--time-zone goes with --cron and --at; intervals are the same everywhere")
         try:
-            find_time_zone(time_zone)
+            zone = find_time_zone(time_zone)
         except (KeyError, ValueError, OSError):
             raise CliError(f"--time-zone {time_zone!r} is not known here; for example Europe/Berlin or UTC") from None
     return Timing(
         cron=tuple(cron),
         every=tuple(_read_duration("--every", one) for one in every),
+        at=tuple(_read_time(one, zone) for one in at),
         time_zone=time_zone,
         jitter=_read_duration("--jitter", jitter) if jitter is not None else None,
     )
+
+
+def _read_time(written: str, zone: tzinfo) -> datetime:
+    """Return one time to come; where it does not say its zone, that of `zone`."""
+    try:
+        moment = datetime.fromisoformat(written)
+    except ValueError:
+        raise CliError(
+            f"--at {written!r} is no date and time, for example 2026-12-24T18:00 or 2026-12-24T18:00+01:00"
+        ) from None
+    if len(written) <= len("2026-12-24"):
+        raise CliError(f"--at {written!r} has no time of the day, for example {written}T18:00")
+    aware = moment if moment.tzinfo is not None else moment.replace(tzinfo=zone)
+    if aware <= datetime.now(UTC):
+        raise CliError(f"--at {written!r} is over: {_write_time(aware.astimezone(UTC))}; give a time to come")
+    if aware.year >= LAST_YEAR:
+        raise CliError(f"--at {written!r} is too late: the server fires until the end of {LAST_YEAR - 1}")
+    return aware
 
 
 def _read_duration(option: str, written: str) -> timedelta:
@@ -298,12 +326,17 @@ def _print(call: Invocation, view: ScheduleView) -> None:
         ("Starts", _name(view)),
         ("When", view.when or "as another program has said"),
         ("Overlap", view.overlap or "as another program has said"),
-        ("Next", ", ".join(map(format_time, view.upcoming)) or "never"),
+        ("Next", ", ".join(map(_write_time, view.upcoming)) or "never"),
         *((("Running", ", ".join(view.running)),) if view.running else ()),
-        *(("Run", f"{one.workflow_id} at {format_time(one.at)}") for one in reversed(view.recent)),
+        *(("Run", f"{one.workflow_id} at {_write_time(one.at)}") for one in reversed(view.recent)),
     ]
     for name, value in lines:
         call.out.print(f"{name:<10}{value}")
+
+
+def _write_time(at: datetime) -> str:
+    """Return a time to the minute, or to the second where it has some."""
+    return f"{at:%Y-%m-%d %H:%M:%S} UTC" if at.second else format_time(at)
 
 
 def _name(view: ScheduleView) -> str:
@@ -311,6 +344,6 @@ def _name(view: ScheduleView) -> str:
 
 
 def _to_cells(view: ScheduleView) -> tuple[str, ...]:
-    upcoming = "paused" if view.paused else next(map(format_time, view.upcoming), "never")
+    upcoming = "paused" if view.paused else next(map(_write_time, view.upcoming), "never")
     last = view.recent[-1].workflow_id if view.recent else "none yet"
     return (view.id, _name(view), view.when or "", upcoming, last)

@@ -7,19 +7,27 @@ import sys
 from pathlib import Path
 
 
-def own(program: str) -> str:
-    """Return what starts `program`, which is `mandate` or `temporal agent`, wherever it is installed."""
+def own(program: str, *, is_elsewhere: bool = False) -> str:
+    """Return what starts `program`, which is `mandate` or `temporal agent`, wherever it is installed.
+
+    With `is_elsewhere` it is typed in another folder than this one.
+    """
     needed = ("temporal", "temporal-agent") if program == "temporal agent" else (program,)
     if all(map(shutil.which, needed)):
         return program
     python = Path(sys.executable)
     script = python.with_name("mandate")
-    return typed(script) if script.is_file() else f"{typed(python)} -m mandate.workers.main"
+    write = _write_absolute if is_elsewhere else typed
+    return write(script) if script.is_file() else f"{write(python)} -m mandate.workers.main"
 
 
 def python() -> str:
-    """Return what starts the interpreter of this process."""
-    return typed(Path(sys.executable))
+    """Return what starts the interpreter of this process, in any folder."""
+    return _write_absolute(Path(sys.executable))
+
+
+def _write_absolute(path: Path) -> str:
+    return shlex.quote(str(path.absolute()))
 
 
 def temporal(binary: Path | None) -> str:

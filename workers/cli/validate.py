@@ -1,8 +1,9 @@
-"""`mandate validate`: what is wrong with agent files, policies and endpoints, and what they allow."""
+"""`mandate validate`: what is wrong with agent files, plans, policies and endpoints, and what they allow."""
 
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Annotated
 
@@ -14,7 +15,7 @@ from mandate.activities.documents import Fault, read_document
 from mandate.activities.files import FileError
 from mandate.activities.toolbox.mcp.lazy_toolbox import LazyMcpToolbox
 from mandate.workers.catalog import budgets, people, readiness
-from mandate.workers.catalog.agents import agent_paths, agent_schema
+from mandate.workers.catalog.agents import agent_paths, agent_schema, scan_agents
 from mandate.workers.catalog.catalog import Catalog
 from mandate.workers.catalog.costs import list_call_costs
 from mandate.workers.catalog.endpoints import Endpoints, providers_schema, try_endpoints
@@ -22,7 +23,7 @@ from mandate.workers.catalog.examples import call_schema
 from mandate.workers.catalog.file_kinds import FileKind, find_kind
 from mandate.workers.catalog.mcp_acceptance import Offer
 from mandate.workers.catalog.people import people_path
-from mandate.workers.catalog.plans import plan_schema
+from mandate.workers.catalog.plans import is_plan, plan_schema, scan_plans
 from mandate.workers.catalog.policies import is_policy, policy_folder, policy_paths, policy_schema
 from mandate.workers.catalog.tools import AnnouncedWaits
 from mandate.workers.cli.errors import DONE, REFUSED, CliError
@@ -33,12 +34,18 @@ from mandate.workers.cli.validation.agents import agent_json, describe_control, 
 from mandate.workers.cli.validation.budgets import print_budgets
 from mandate.workers.cli.validation.call import call_json, judge_call, print_call
 from mandate.workers.cli.validation.endpoints import endpoint_json, print_endpoints
+from mandate.workers.cli.validation.plans import list_plans_json, load_plans, plan_json, print_plans
 from mandate.workers.cli.validation.policies import check_policies, policy_json, print_policies
 from mandate.workers.project import SettingsError, read_project
 from mandate.workers.secrets import Secrets
 from mandate.workers.settings import Settings, find_plans
 from mandate.workflows.contracts.budget_file import PeriodBudget
 from mandate.workflows.contracts.policy import Approvers
+
+_A_LIST = (
+    "is a list, and no file is one: people, channels, budgets and triggers are a list under the key of that name; "
+    "an agent has 'name', 'instructions' and 'models', a plan 'name' and 'steps', a policy 'rules'"
+)
 
 
 @offline_verb
@@ -47,8 +54,9 @@ async def validate(
     files: Annotated[
         list[Path] | None,
         typer.Argument(
-            help="Agent files, policy files, or folders of them, or a file of providers, budgets, people, channels or "
-            "triggers, or mandate.yaml; if left out MANDATE_AGENTS, MANDATE_POLICIES and the files that settings name.",
+            help="Agent files, plan files, policy files, or folders of them, or a file of providers, budgets, people, "
+            "channels or triggers, or mandate.yaml; if left out MANDATE_AGENTS, MANDATE_PLANS, MANDATE_POLICIES and "
+            "the files that settings name.",
             metavar="FILE",
         ),
     ] = None,
@@ -76,7 +84,7 @@ async def validate(
         ),
     ] = False,
 ) -> int:
-    """Check agent files with all their tools, and say what each agent may do; run the examples of policies.
+    """Check agent files and plans with all their tools, and say what agents may do; run the examples of policies.
 
     MCP servers are started and asked for their tools; secrets and scripts must be there, keys of models should.
     What they say of their tools stands in the prompt: it taints runs until --accept has accepted it.
@@ -88,21 +96,14 @@ async def validate(
         return DONE
     settings = Settings.from_environment()
     if live is not None:
-        if judged is not None or accept or not _are_providers(files):
-            raise CliError(
-                "--live asks one model, whatever agents name it: it takes a file of providers at most, and neither "
-                "--call nor --accept"
-            )
-        # Here: the SDK of a vendor takes long to import.
-        from mandate.workers.cli.validation.live import call_live  # noqa: PLC0415 - only for calls
-
-        return await call_live(call.out, replace(settings, endpoints=files[0] if files else settings.endpoints), live)
+        return await _call_live(call, settings, live, files, is_alone=judged is None and not accept)
     sources = _sources(settings, files)
     settings = _with_files(settings, sources.files)
     endpoints, wrong_endpoints = try_endpoints(settings)
     offers: list[Offer] = []
-    catalogs, faults = await _load(call, settings, sources, endpoints, offers if accept else None)
-    faults = [*wrong_endpoints, *faults]
+    catalogs, faults = await _load(call, settings, sources, endpoints, offers if accept else None, is_all=not files)
+    planned, wrong_plans = await load_plans(call.out, settings, sources.plans)
+    faults = [*wrong_endpoints, *faults, *wrong_plans]
     if judged is not None and not faults:
         return _judge(call, judged, catalogs)
     policies, wrong = check_policies(sources.policies, catalogs, complete=bool(sources.agents) and not faults)
@@ -117,7 +118,7 @@ async def validate(
     used = {provider for catalog in catalogs for provider in catalog.providers()}
     unready = [
         *endpoints.list_lacks(Secrets(settings.environment, settings.secrets), used),
-        *_trigger_warnings(settings, catalogs if not files else None, faults),
+        *_trigger_warnings(settings, sources.files, faults, is_all=not files),
     ]
     if call.out.as_json:
         agents = [
@@ -127,7 +128,9 @@ async def validate(
         ]
         warnings = [*map(str, unready), *(str(warning) for catalog in catalogs for warning in catalog.warnings)]
         warnings += map(str, unused)
+        warnings += map(str, planned.warnings)
         told = {"agents": agents, "policies": list(map(policy_json, policies)), "warnings": warnings}
+        told |= {"plans": [*chain.from_iterable(map(list_plans_json, catalogs)), *map(plan_json, planned.plans)]}
         told |= {"control": control.model_dump(mode="json") if control is not None else None}
         told |= {"budgets": [budget.model_dump(mode="json") for budget in limits]}
         told |= {"endpoints": [endpoint_json(name, endpoint) for name, endpoint in endpoints.by_name.items()]}
@@ -136,6 +139,8 @@ async def validate(
     else:
         for catalog in catalogs:
             print_catalog(call.out, catalog, has_people=has_people)
+            print_plans(call.out, catalog.plans.values())
+        print_plans(call.out, planned.plans, planned.warnings)
         if catalogs:
             call.out.print(describe_control(control, people_path(settings)))
         print_budgets(call.out, limits, unused)
@@ -151,6 +156,20 @@ async def validate(
         for fault in faults:
             write_error(str(fault))
     return REFUSED if faults else DONE
+
+
+async def _call_live(
+    call: Invocation, settings: Settings, model: str, files: list[Path] | None, *, is_alone: bool
+) -> int:
+    if not is_alone or not _are_providers(files):
+        raise CliError(
+            "--live asks one model, whatever agents name it: it takes a file of providers at most, and neither "
+            "--call nor --accept"
+        )
+    # Here: the SDK of a vendor takes long to import.
+    from mandate.workers.cli.validation.live import call_live  # noqa: PLC0415 - only for calls
+
+    return await call_live(call.out, replace(settings, endpoints=files[0] if files else settings.endpoints), model)
 
 
 def _are_providers(files: list[Path] | None) -> bool:
@@ -231,15 +250,20 @@ def _trigger_faults(settings: Settings) -> tuple[Fault, ...]:
     return trigger_file.faults_for(settings)
 
 
-def _trigger_warnings(settings: Settings, catalogs: list[Catalog] | None, faults: list[Fault]) -> tuple[Fault, ...]:
-    """Return warnings of triggers, where `catalogs` are all agents and nothing has faults."""
-    if catalogs is None or faults or not _has_triggers(settings):
+def _trigger_warnings(
+    settings: Settings, named: Mapping[FileKind, Path], faults: list[Fault], *, is_all: bool
+) -> tuple[Fault, ...]:
+    """Return warnings of triggers that are named, or of those of the settings with `is_all`, if nothing has faults.
+
+    Without agents here there are none: those of a listener may be elsewhere.
+    """
+    if faults or not ("triggers" in named or (is_all and _has_triggers(settings))) or not settings.agents.exists():
         return ()
-    from mandate.workers.catalog.plans import scan_plans  # noqa: PLC0415 - as above
     from mandate.workers.events import trigger_file  # noqa: PLC0415 - as above
 
-    agents = [name for catalog in catalogs for name in catalog.agents]
-    plans = [file.spec.name for file in scan_plans(find_plans(settings)).files]
+    agents = [file.spec.name for file in scan_agents(settings.agents).files]
+    scan = scan_plans(find_plans(settings))
+    plans = [*(file.spec.name for file in scan.files), *scan.others]
     return trigger_file.warnings_for(settings, agents=agents, plans=plans)
 
 
@@ -306,6 +330,7 @@ class _Sources:
 
     agents: list[Path]
     policies: list[Path]
+    plans: list[Path]
     faults: list[Fault]
     files: dict[FileKind, Path]
     """Files in place of the settings'."""
@@ -313,7 +338,7 @@ class _Sources:
 
 def _sources(settings: Settings, files: list[Path] | None) -> _Sources:
     """Return the agents and the policies that the command line names, or all of the settings'."""
-    found = _Sources([], [], [], {})
+    found = _Sources([], [], [], [], {})
     if not files:
         folder = policy_folder(settings.agents, settings.policies)
         found.policies.extend(policy_paths(folder) if folder.is_dir() else [])
@@ -324,6 +349,10 @@ def _sources(settings: Settings, files: list[Path] | None) -> _Sources:
                 raise CliError(f"{other} and {source} are both {_name(kind)}; give one of them")
         elif files and inside and all(is_policy(read_document(path)) for path in inside):
             found.policies.extend(inside)
+        elif files and inside and all(is_plan(read_document(path)) for path in inside):
+            found.plans.append(source)
+        elif files and source.is_file() and isinstance((document := read_document(source)).value, list):
+            found.faults.append(document.fault((), _A_LIST))
         elif (fault := _nothing_there(source, named=bool(files))) is not None:
             found.faults.append(fault)
         else:
@@ -332,11 +361,18 @@ def _sources(settings: Settings, files: list[Path] | None) -> _Sources:
 
 
 async def _load(
-    call: Invocation, settings: Settings, sources: _Sources, endpoints: Endpoints, offers: list[Offer] | None
+    call: Invocation,
+    settings: Settings,
+    sources: _Sources,
+    endpoints: Endpoints,
+    offers: list[Offer] | None,
+    *,
+    is_all: bool,
 ) -> tuple[list[Catalog], list[Fault]]:
     """Return what can be served, with warnings of what will not go well, and all that cannot be served.
 
-    With `offers`, what MCP servers say is accepted first, and added there.
+    With `is_all` the plans of the settings are served too. With `offers`, what MCP servers say is accepted first, and
+    added there.
     """
     secrets = Secrets(settings.environment, settings.secrets)
     mcp = LazyMcpToolbox(secrets)
@@ -348,7 +384,8 @@ async def _load(
             offers += await accept_words(call.out, sources.agents, waits, secrets)
         for source in sources.agents:
             try:
-                catalogs.append(await _catalog(replace(settings, agents=source), waits, secrets, endpoints))
+                plans = find_plans(settings) if is_all else None
+                catalogs.append(await _catalog(replace(settings, agents=source), plans, waits, secrets, endpoints))
             except FileError as error:
                 faults.extend(error.faults)
     except ValueError as error:
@@ -358,7 +395,9 @@ async def _load(
     return catalogs, faults
 
 
-async def _catalog(settings: Settings, mcp: AnnouncedWaits, secrets: Secrets, endpoints: Endpoints) -> Catalog:
+async def _catalog(
+    settings: Settings, plans: Path | None, mcp: AnnouncedWaits, secrets: Secrets, endpoints: Endpoints
+) -> Catalog:
     catalog = await Catalog.load(
         settings.agents,
         mcp,
@@ -366,14 +405,14 @@ async def _catalog(settings: Settings, mcp: AnnouncedWaits, secrets: Secrets, en
         policies=settings.policies,
         project=settings.project,
         endpoints=endpoints,
+        plans=plans,
     )
-    agents = catalog.agents.values()
-    if faults := (*readiness.script_faults(catalog, settings), *people.faults_for(agents, settings)):
+    if faults := (*readiness.script_faults(catalog, settings), *people.faults_for(catalog.members, settings)):
         raise FileError(faults)
     more = [
         *readiness.missing_keys(catalog, settings),
         *await readiness.closed_hosts(catalog, settings),
-        *people.warnings_for(agents, settings),
+        *people.warnings_for(catalog.members, settings),
     ]
     return replace(catalog, warnings=(*catalog.warnings, *more))
 

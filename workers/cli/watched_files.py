@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mandate.workers.catalog.policies import policy_folder
 from mandate.workers.project import FILE
-from mandate.workers.settings import Settings
+from mandate.workers.settings import Settings, find_plans
 
 YAML = (".yaml", ".yml", ".json")
 MOST_FILES = 5000
@@ -21,10 +21,10 @@ Stamps = Mapping[Path, tuple[int, int]]
 
 @dataclass(frozen=True, slots=True)
 class WatchedFiles:
-    """Agent files, scripts, policies, providers, settings, and Python files where tools are imported from."""
+    """Agent files, scripts, plans, policies, providers, settings, and Python files where tools are imported from."""
 
     sources: tuple[Path, ...]
-    """Files, and folders of agents and policies."""
+    """Files, and folders of agents, plans and policies."""
     modules: tuple[Path, ...]
     """Folders of Python files."""
     own: Path
@@ -37,7 +37,8 @@ class WatchedFiles:
         folder = agents if agents.is_dir() else agents.parent
         channels = settings.channels or settings.default_channels
         endpoints = settings.endpoints or settings.default_endpoints
-        sources = (agents, folder, policy_folder(agents, settings.policies), channels, endpoints, project / FILE)
+        folders = (folder, find_plans(settings), policy_folder(agents, settings.policies))
+        sources = (agents, *folders, channels, endpoints, project / FILE)
         modules = (Path(), project, folder.absolute().parent)
         return cls(_distinct(sources), _outermost(modules), settings.folder.absolute())
 

@@ -1,7 +1,7 @@
 """`mandate worker`: serve agent files until told to stop."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
@@ -14,6 +14,7 @@ import typer
 from mandate.activities.files import FileError
 from mandate.activities.stores.base import StoreUnavailable
 from mandate.workers.catalog.agents import agent_paths, scan_agents
+from mandate.workers.catalog.catalog import Loaded
 from mandate.workers.catalog.endpoints import try_endpoints
 from mandate.workers.cli.connection import Connection, connected
 from mandate.workers.cli.errors import ENDED_OTHERWISE, UNAVAILABLE, CliError, Unreachable
@@ -58,7 +59,8 @@ async def worker(
         ),
     ] = False,
     watch: Annotated[
-        bool, typer.Option("--watch", help="For development: read agents, policies and tools anew when they change.")
+        bool,
+        typer.Option("--watch", help="For development: read agents, plans, policies and tools anew when they change."),
     ] = False,
     health: Annotated[
         str | None,
@@ -262,7 +264,7 @@ def _give_sign(sign: Path | None) -> None:
 
 def _introduce(call: Invocation, connection: Connection, serving: AgentWorker) -> None:
     """Print one block that says what is served, and where."""
-    loaded = serving.catalog.agents
+    loaded, plans = serving.catalog.agents, serving.catalog.plans
     others, strangers = serving.fleet.others, serving.fleet.strangers
     told = [other.sentence(serving.task_queue) for other in others]
     if strangers:
@@ -270,14 +272,16 @@ def _introduce(call: Invocation, connection: Connection, serving: AgentWorker) -
     for warning in (*serving.catalog.warnings, *told):
         call.out.note(f"warning: {warning}")
     if call.out.as_json:
-        agents = [{"name": name, "version": one.digest[:12]} for name, one in loaded.items()]
-        its = {"agents": agents, "task_queue": serving.task_queue, "address": connection.address}
+        its: dict[str, object] = {"agents": list(map(_to_json, loaded.values()))}
+        its |= {"plans": list(map(_to_json, plans.values()))}
+        its |= {"task_queue": serving.task_queue, "address": connection.address}
         its |= {"others": [other.to_json() for other in others], "unknown_workers": list(strangers)}
         call.out.json({**its, "namespace": connection.client.namespace, "ui_url": connection.ui_url})
         return
     kind = " (embedded)" if connection.server is not None else ""
     lines = [
-        ("Agents", ", ".join(f"{name} version {one.digest[:12]}" for name, one in loaded.items()) or "none"),
+        ("Agents", _list_versions(loaded)),
+        *([("Plans", _list_versions(plans))] if plans else []),
         ("Task queue", serving.task_queue),
         ("Temporal", f"{connection.address}{kind}, namespace {connection.client.namespace}"),
     ]
@@ -287,3 +291,11 @@ def _introduce(call: Invocation, connection: Connection, serving: AgentWorker) -
         lines.append(("Start a run", f'{call.program} run {next(iter(loaded))} "..."{connection.options}'))
     for name, value in lines:
         call.out.print(f"{name:<12} {value}")
+
+
+def _to_json(one: Loaded) -> dict[str, str]:
+    return {"name": one.pinned.name, "version": one.digest[:12]}
+
+
+def _list_versions(loaded: Mapping[str, Loaded]) -> str:
+    return ", ".join(f"{name} version {one.digest[:12]}" for name, one in loaded.items()) or "none"

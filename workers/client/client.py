@@ -15,7 +15,15 @@ from temporalio.exceptions import WorkflowAlreadyStartedError
 
 from mandate.workers.client import answers, earlier_run, inbox, messages, sessions
 from mandate.workers.client.earlier_run import UsedId
-from mandate.workers.client.start_requests import name_plan, new_workflow_id, read_plan_start, read_start, summarize
+from mandate.workers.client.start_requests import (
+    name_plan,
+    new_workflow_id,
+    read_plan_start,
+    read_start,
+    read_workflow_id,
+    summarize,
+    to_plain,
+)
 from mandate.workers.client.trace_context import CallerInterceptor
 from mandate.workers.client.updates import Patience
 from mandate.workers.converter import data_converter
@@ -133,21 +141,23 @@ class AgentClient:
             UsedId: a run has this id, or had it and `again` is false; its `run` tells how that one stands or ended. It
                 is a `WorkflowAlreadyStartedError`.
         """
-        limits = {**(budget or {}), **({"steps": steps} if steps is not None else {})}
+        limits = to_plain(budget)
+        if steps is not None and (limits is None or isinstance(limits, dict)):
+            limits = {**(limits or {}), "steps": steps}
         given = {
             "agent": agent,
-            "input": input if isinstance(input, str) else dict(input),
+            "input": to_plain(input),
             "requester": requester,
-            "labels": dict(labels or {}),
+            "labels": to_plain(labels) or {},
             "budget": limits or None,
             "model": model,
             "token": token,
             "tainted": tainted,
-            "session": dict(session) if session is not None else None,
-            "continues": dict(continues) if continues is not None else None,
+            "session": to_plain(session),
+            "continues": to_plain(continues),
         }
         request = read_start(given)
-        name = workflow_id or new_workflow_id(agent)
+        name = read_workflow_id(workflow_id) or new_workflow_id(agent)
         return await self._start(AGENT_WORKFLOW, request, RunResult, name, again=again)
 
     async def start_plan(
@@ -182,16 +192,16 @@ class AgentClient:
         """
         request = read_plan_start(
             {
-                "plan": dict(plan) if isinstance(plan, Mapping) else plan,
+                "plan": to_plain(plan),
                 "input": input,
                 "requester": requester,
-                "labels": dict(labels or {}),
-                "budget": dict(budget) if budget else None,
+                "labels": to_plain(labels) or {},
+                "budget": to_plain(budget) or None,
                 "token": token,
                 "tainted": tainted,
             }
         )
-        name = workflow_id or f"plan-{new_workflow_id(name_plan(request))}"
+        name = read_workflow_id(workflow_id) or f"plan-{new_workflow_id(name_plan(request))}"
         return await self._start(PLAN_WORKFLOW, request, PlanResult, name, again=again)
 
     async def _start(
@@ -279,6 +289,9 @@ class AgentClient:
             ValueError: a value does not fit; the sentence names the field and what is allowed.
             MessageError: as `messages.decide`.
         """
+        session = read_workflow_id(workflow_id)
+        if session is None:
+            raise ValueError("workflow_id: is missing; a session has an id, and the first message starts it")
         known = message_id if message_id is not None else secrets.token_hex(12)
         message = messages.read_words(Say, text=text, by=by, id=known, when=when, until=until, tainted=tainted)
         request = read_start(
@@ -286,18 +299,18 @@ class AgentClient:
                 "agent": agent,
                 "input": text,
                 "requester": by,
-                "labels": dict(labels or {}),
-                "budget": dict(budget) if budget else None,
+                "labels": to_plain(labels) or {},
+                "budget": to_plain(budget) or None,
                 "model": model,
                 "token": token,
                 "tainted": tainted,
                 "session": {"message": known, **({"idle": idle} if idle is not None else {})},
             }
         )
-        opening = sessions.Opening(workflow_id, self._task_queue, request)
-        if workflow_id not in self._sessions:
-            await sessions.check(self.client, workflow_id, agent)
-            self._sessions.add(workflow_id)
+        opening = sessions.Opening(session, self._task_queue, request)
+        if session not in self._sessions:
+            await sessions.check(self.client, session, agent)
+            self._sessions.add(session)
         return await sessions.say(self.client, opening, message, Patience(patience_seconds))
 
     async def stream(

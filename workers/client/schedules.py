@@ -15,20 +15,24 @@ from temporalio.client import (
     ScheduleActionResult,
     ScheduleActionStartWorkflow,
     ScheduleAlreadyRunningError,
+    ScheduleCalendarSpec,
     ScheduleDescription,
     ScheduleHandle,
     ScheduleIntervalSpec,
     ScheduleListDescription,
     ScheduleOverlapPolicy,
     SchedulePolicy,
+    ScheduleRange,
     ScheduleSpec,
     ScheduleState,
 )
 from temporalio.service import RPCError, RPCStatusCode
 
 from mandate.workers.client.start_requests import name_plan, summarize
+from mandate.workflows.contracts.budget_file import find_time_zone
 from mandate.workflows.contracts.plan import PlanRequest
 from mandate.workflows.contracts.run import AGENT_WORKFLOW, PLAN_WORKFLOW, TASK_TIMEOUT, StartRequest
+from mandate.workflows.rules import quantities
 from mandate.workflows.rules.decisions import format_duration
 
 Overlap = Literal["skip", "buffer-one", "buffer-all", "cancel-other", "allow-all"]
@@ -66,6 +70,8 @@ class Timing:
 
     cron: tuple[str, ...] = ()
     every: tuple[timedelta, ...] = ()
+    at: tuple[datetime, ...] = ()
+    """Single times, aware; each fires once."""
     time_zone: str | None = None
     """Of `cron`; UTC if left out."""
     jitter: timedelta | None = None
@@ -73,18 +79,44 @@ class Timing:
 
     def __str__(self) -> str:
         """Return the times as one line."""
-        parts = [*(f"cron {one}" for one in self.cron), *(f"every {format_duration(one)}" for one in self.every)]
         zone = f" {self.time_zone or 'UTC'}" if self.cron else ""
+        crons = ", ".join(f"cron {one}" for one in self.cron)
+        parts = [*([f"{crons}{zone}"] if crons else []), *(f"every {format_duration(one)}" for one in self.every)]
+        parts += [f"once at {one:%Y-%m-%d %H:%M:%S} UTC" for one in self._list_utc()]
         late = f", up to {format_duration(self.jitter)} later" if self.jitter is not None else ""
-        return f"{', '.join(parts)}{zone}{late}"
+        return f"{', '.join(parts)}{late}"
+
+    def _list_utc(self) -> list[datetime]:
+        return sorted(one.astimezone(UTC) for one in self.at)
+
+    def _list_calendars(self) -> list[ScheduleCalendarSpec]:
+        """Return the single times in the zone of the cron lines: the server reads both in the same one."""
+        zone = find_time_zone(self.time_zone) if self.cron and self.time_zone is not None else UTC
+        return [_to_calendar(one.astimezone(zone)) for one in self._list_utc()]
 
     def to_spec(self) -> ScheduleSpec:
+        """Return the times as Temporal takes them."""
         return ScheduleSpec(
+            calendars=self._list_calendars(),
             cron_expressions=list(self.cron),
             intervals=[ScheduleIntervalSpec(every=one) for one in self.every],
-            time_zone_name=self.time_zone,
+            time_zone_name=self.time_zone if self.cron else None,
             jitter=self.jitter,
         )
+
+
+def _to_calendar(moment: datetime) -> ScheduleCalendarSpec:
+    def only(value: int) -> list[ScheduleRange]:
+        return [ScheduleRange(value)]
+
+    return ScheduleCalendarSpec(
+        second=only(moment.second),
+        minute=only(moment.minute),
+        hour=only(moment.hour),
+        day_of_month=only(moment.day),
+        month=only(moment.month),
+        year=only(moment.year),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,8 +224,20 @@ async def create_schedule(
     except RPCError as error:
         if error.status is not RPCStatusCode.INVALID_ARGUMENT:
             raise
-        raise ScheduleError(f"{timing}: {error.message.removeprefix(_REFUSED)}") from None
+        raise ScheduleError(_explain_refusal(timing, error.message.removeprefix(_REFUSED))) from None
     return await read_schedule(client, schedule_id)
+
+
+def _explain_refusal(timing: Timing, said: str) -> str:
+    """Return why the server does not take the times; of a cron line with too few or too many fields, which one."""
+    for line in timing.cron:
+        fields = [word for word in line.partition("#")[0].split() if not word.startswith(("CRON_TZ=", "TZ="))]
+        if not line.startswith("@") and not 5 <= len(fields) <= 7:
+            return (
+                f"the cron line {line!r} has {quantities.count_noun(len(fields), 'field')}; it has minute, hour, day, "
+                "month and weekday, as '0 7 * * MON-FRI', or is '@daily', '@hourly' and the like"
+            )
+    return f"{timing}: {said}"
 
 
 async def list_schedules(client: Client) -> list[ScheduleView]:

@@ -21,7 +21,7 @@ from temporalio.service import RPCError, RPCStatusCode
 from mandate.workers.client.diagnosis import explain_silence
 from mandate.workers.client.in_flight import Pauses
 from mandate.workers.client.trees import read_attribute
-from mandate.workers.client.updates import NoAnswer, Patience, Refused, is_passing
+from mandate.workers.client.updates import NoAnswer, Patience, Refused, WronglyAsked, is_passing
 from mandate.workflows.contracts.failures import ENDED_BEFORE, REFUSALS, FailureType
 from mandate.workflows.contracts.run import AGENT_WORKFLOW, PLAN_WORKFLOW, TASK_TIMEOUT, RunResult, StartRequest
 from mandate.workflows.contracts.session import Reply, Say
@@ -31,6 +31,8 @@ OTHER_ID = "give the session an id of its own"
 
 _OVER = "AcceptedUpdateCompletedWorkflow"
 """The server's type of failure of a message that was taken in by a run which ended before it had answered."""
+
+_WRONGLY_ASKED = (FailureType.BAD_INPUT, FailureType.UNKNOWN_AGENT)
 
 _MOVED = (RPCStatusCode.NOT_FOUND, RPCStatusCode.FAILED_PRECONDITION, RPCStatusCode.ALREADY_EXISTS)
 """Statuses of a message that met the end of a run: the next one starts another."""
@@ -158,14 +160,14 @@ async def _read_refusal(client: Client, workflow_id: str, cause: BaseException) 
     if kind in {FailureType.TRY_AGAIN, _OVER}:
         return str(message)
     if kind in REFUSALS and (failure := await _find_failure(client, workflow_id)) is not None:
-        raise Refused(failure) from None
+        raise failure from None
     if message == ENDED_BEFORE:
         # Somebody cancelled it, and the next one may begin.
         return str(message)
     raise Refused(message) from None
 
 
-async def _find_failure(client: Client, workflow_id: str) -> str | None:
+async def _find_failure(client: Client, workflow_id: str) -> Refused | None:
     """Return why the newest run failed, if it did: it could not begin, and the message only tells that."""
     handle = client.get_workflow_handle(workflow_id)
     try:
@@ -174,7 +176,9 @@ async def _find_failure(client: Client, workflow_id: str) -> str | None:
             return None
         await handle.result()
     except WorkflowFailureError as error:
-        return getattr(error.cause, "message", None) or str(error.cause)
+        said = getattr(error.cause, "message", None) or str(error.cause)
+        is_wrong = isinstance(error.cause, ApplicationError) and error.cause.type in _WRONGLY_ASKED
+        return WronglyAsked(said) if is_wrong else Refused(said)
     except RPCError:
         return None
     return None

@@ -1,6 +1,7 @@
 """Requests that start runs, read from what a caller gives: all that does not fit is told before anything is sent."""
 
 import secrets
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -28,6 +29,22 @@ def read_start(given: dict[str, Any]) -> StartRequest:
 def read_plan_start(given: dict[str, Any]) -> PlanRequest:
     """Return a request for a run of a plan; raise as `read_start`."""
     return _read(PlanRequest, given)
+
+
+def read_workflow_id(given: str | None) -> str | None:
+    """Return the workflow id that a caller gives, if it does.
+
+    Raises:
+        ValueError: it is no text, or an empty one.
+    """
+    if given is not None and (not isinstance(given, str) or not given.strip()):
+        raise ValueError(f"workflow_id: {given!r} is no id; give a text that is not empty, or leave it out")
+    return given
+
+
+def to_plain(value: object) -> Any:
+    """Return a mapping of any kind as one that is checked like JSON; everything else is checked as it is."""
+    return dict(value) if isinstance(value, Mapping) else value
 
 
 def summarize(request: StartRequest | PlanRequest) -> str:

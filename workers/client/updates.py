@@ -60,6 +60,10 @@ class Refused(MessageError):
     """The run has read the message and does not act on it."""
 
 
+class WronglyAsked(Refused):
+    """The error for a run that the workers do not begin: they have no such agent, or its input does not fit."""
+
+
 class NoRun(MessageError):
     """The error for a run that does not exist or is over."""
 

@@ -45,8 +45,8 @@ async def demo(
 ) -> int:
     """Watch an agent settle a complaint in a small shop; server, worker and shop are made for it.
 
-    Its refund needs somebody of finance, who is you: answer here, from another terminal, or with --yes. With --team
-    a manager shares the work with three agents below it, side by side.
+    Its refund needs somebody of finance, who is you: answer here, from another terminal, or with --yes; without a
+    terminal it waits for the other one. With --team a manager shares the work with three agents below it, side by side.
     """
     began = time.monotonic()
     settings = Settings.from_environment()

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 import structlog
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -55,7 +56,8 @@ class EventApp:
 
     def to_asgi(self) -> Starlette:
         return Starlette(
-            routes=[Route(PATH, self.receive, methods=["POST"]), Route(HEALTH, self.tell_health, methods=["GET"])]
+            routes=[Route(PATH, self.receive, methods=["POST"]), Route(HEALTH, self.tell_health, methods=["GET"])],
+            exception_handlers={HTTPException: _refuse_request},
         )
 
     async def tell_health(self, _request: Request) -> Response:
@@ -114,6 +116,16 @@ class EventApp:
             reason=outcome.reason,
         )
         return outcome
+
+
+async def _refuse_request(request: Request, error: Exception) -> Response:
+    """Answer a request that is none of those that are taken: another path or another method."""
+    assert isinstance(error, HTTPException)
+    said = {
+        404: f"there is nothing at this path; events are posted to {PATH}, and GET {HEALTH} tells of the process",
+        405: f"{request.method} is not taken here; events are posted to {PATH}, and GET {HEALTH} tells of the process",
+    }
+    return JSONResponse({"error": said.get(error.status_code, error.detail)}, error.status_code, error.headers)
 
 
 async def _read_body(request: Request) -> bytes:

@@ -11,7 +11,7 @@ from datetime import timedelta
 
 import structlog
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
-from aiokafka.errors import KafkaError, MessageSizeTooLargeError, UnknownTopicOrPartitionError
+from aiokafka.errors import KafkaConnectionError, KafkaError, MessageSizeTooLargeError, UnknownTopicOrPartitionError
 
 from mandate.workers.client.in_flight import Pauses
 from mandate.workers.events.cloud_event import CloudEvent, NotAnEvent, read_event
@@ -216,7 +216,10 @@ def _place(record: ConsumerRecord) -> str:
 
 
 def _describe(error: KafkaError) -> str:
-    said = " ".join(str(error).split())
+    if isinstance(error, KafkaConnectionError):
+        # The library's words are of its own inside: the addresses are told already.
+        return "it cannot be reached; check the address (--kafka, MANDATE_KAFKA_SERVERS), TLS and that it runs"
+    said = " ".join(str(error).split()).removeprefix(f"{type(error).__name__}: ")
     return f"{type(error).__name__}{f': {said}' if said else ''}"[:300]
 
 

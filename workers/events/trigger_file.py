@@ -70,7 +70,7 @@ def _read(settings: Settings) -> tuple[TriggerFile, Document] | None:
     if path is None:
         return None
     if not path.is_file():
-        message = "is not a file; MANDATE_TRIGGERS or mandate.yaml names the file of triggers"
+        message = "is not a file; --triggers, MANDATE_TRIGGERS or mandate.yaml names the file of triggers"
         raise FileError([Fault(str(path), 0, 0, "", "", message)])
     file, document = read_spec(path, TriggerFile)
     faults = [

@@ -47,8 +47,8 @@ from mandate.workflows.contracts.state import RunState
 from mandate.workflows.contracts.tool import CallRequest, ToolRequest, ToolResult
 from mandate.workflows.contracts.verification import CheckRequest, CheckResult, Probed, ProbeRequest
 from mandate.workflows.outcomes import result_of
+from mandate.workflows.rules import backtrack, effects, patience, wording
 from mandate.workflows.rules import children as rules_children
-from mandate.workflows.rules import effects, patience, wording
 
 T = TypeVar("T")
 
@@ -316,6 +316,9 @@ class RunHistory:
             if request.why:
                 self.why[request.step] = request.why
             unmade = self._unmade(zip(self.calls, request.results, strict=False))
+            if request.back is not None:
+                # Such a request tells no results: the model goes on from an earlier step.
+                unmade = self._unmade((call, backtrack.GONE_BACK) for call in self.calls if self._goes_back(call))
             return [*unmade, ModelAsked(request.step, line, request.model or first, request.why)]
         if kind == ADVANCE_PLAN:
             (advance,) = await self._decode(attributes.input.payloads, AdvanceRequest)
@@ -602,6 +605,11 @@ class RunHistory:
                     self.effects = effects.add_effect(self.effects, self._entry(call))
                 happened.append(CallReturned(self.step, call))
         return happened
+
+    def _goes_back(self, call: Call) -> bool:
+        """Tell whether a call goes back to an earlier step."""
+        tool = self.pin.tool(call.request.tool) if self.pin is not None else None
+        return tool is not None and backtrack.is_going_back(tool)
 
     def _call(self, request: CallRequest) -> Call:
         tool = self.pin.tool(request.tool) if self.pin is not None else None

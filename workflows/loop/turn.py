@@ -228,7 +228,7 @@ class Turn:
         assert isinstance(to, int)
         state.ways_back += 1
         self._run.go_back(to, because)
-        return ToolResult(text="gone back")
+        return backtrack.GONE_BACK
 
     def _count_call(self, index: int) -> str | None:
         """Count a call, unless it was before the run continued as new; return why it is not made."""

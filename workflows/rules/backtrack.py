@@ -4,10 +4,14 @@ from pydantic import JsonValue
 
 from mandate.workflows.contracts.base import JsonObject
 from mandate.workflows.contracts.state import RunState
-from mandate.workflows.contracts.tool import GO_BACK, Tool
+from mandate.workflows.contracts.tool import GO_BACK, Tool, ToolResult
 from mandate.workflows.rules import quantities, wording
 
 BRANCHES_KEPT = 50
+
+GONE_BACK = ToolResult(text="gone back")
+"""Answer to the call of the tool, which the model is not told: it goes on from before it made the call."""
+
 BECAUSE_CHARACTERS = 500
 EFFECTS_TOLD = 20
 

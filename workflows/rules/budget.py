@@ -416,7 +416,7 @@ _TIMES = {"wall_time": "since the start", "work_time": "of work"}
 def describe_limit(name: str, value: object) -> str:
     """Describe a limit as `40 steps`, `$2.00` or `2h since the start`."""
     if isinstance(value, Decimal):
-        return f"${value}"
+        return f"${value:f}"
     if isinstance(value, timedelta):
         return f"{format_duration(value)} {_TIMES[name]}"
     if isinstance(value, int) and name in _COUNTED:

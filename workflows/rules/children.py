@@ -135,7 +135,7 @@ def _describe_shortage(left: rules_budget.Left, amount: Amount, kept: Amount) ->
 
 
 def _write(name: str, value: Any) -> str:
-    return f"${max(value, Decimal(0))}" if name == "cost_usd" else quantities.count_noun(max(value, 0), _WORDS[name])
+    return f"${max(value, Decimal(0)):f}" if name == "cost_usd" else quantities.count_noun(max(value, 0), _WORDS[name])
 
 
 def build_report(

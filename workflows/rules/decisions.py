@@ -27,7 +27,7 @@ from mandate.workflows.contracts.request import (
 )
 from mandate.workflows.contracts.state import PeopleState
 from mandate.workflows.contracts.tool import ToolResult
-from mandate.workflows.rules import commands, input_size, quantities
+from mandate.workflows.rules import commands, input_size, quantities, wording
 from mandate.workflows.rules import needs as rules_needs
 
 CLOSED_KEPT = 256
@@ -36,6 +36,9 @@ REFUSED_KEPT = 20
 COMMENTS_CHARACTERS = 128 * 1024
 SHORTEST_COMMENT = 200
 """Of comments on open requests, all that a run holds: they are carried over together."""
+
+OPTION_CHARACTERS = 80
+"""Of an answer that is refused."""
 
 WITH_VALUE = ("approve", "answer", "retry", "supply", "happened", "raise", GO_BACK)
 
@@ -128,6 +131,20 @@ def find_refusal(
     if is_expired(request, at):
         return f"request {request.id} expired at {format_time(request.expires_at)}"
     return _find_unfit_person(request, decision, requester, speaker)
+
+
+def find_option(text: str, options: Sequence[str]) -> str | None:
+    """Return the option that a text chooses, as it was offered; case and spaces around it do not matter."""
+    wanted = text.strip()
+    for option in options:
+        if wanted == option.strip():
+            return option
+    alike = [option for option in options if wanted.casefold() == option.strip().casefold()]
+    return alike[0] if len(alike) == 1 else None
+
+
+def explain_no_option(text: str, options: Sequence[str]) -> str:
+    return f"{wording.shorten(text, OPTION_CHARACTERS)!r} is none of the answers to choose from: {', '.join(options)}"
 
 
 def _find_unfit_person(request: Request, decision: Decision, requester: str | None, speaker: str | None) -> str | None:

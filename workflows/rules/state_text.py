@@ -85,5 +85,5 @@ def _describe_limits(state: RunState) -> str:
     budget = state.budget or state.agent.budget
     limit = f"Step {state.step} of at most {budget.steps}; so far {wording.describe_usage(state.usage)}."
     most = [quantities.count_noun(budget.tokens, "token")] if budget.tokens is not None else []
-    most += [f"${budget.cost_usd}"] if budget.cost_usd is not None else []
+    most += [f"${budget.cost_usd:f}"] if budget.cost_usd is not None else []
     return f"{limit} The run may use at most {' and '.join(most)}." if most else limit

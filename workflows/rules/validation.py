@@ -15,6 +15,7 @@ from mandate.workflows.contracts.base import DIGEST_PATTERN, Name, Spec
 from mandate.workflows.contracts.faults import FAULT, Located, Place, did_you_mean, key_path
 from mandate.workflows.contracts.policy import Group, Person
 from mandate.workflows.contracts.route import ENDPOINT_FORM, NAME_FORM, ModelName
+from mandate.workflows.contracts.session import MessageId
 from mandate.workflows.rules import plain_text
 
 VALUE_CHARACTERS = 60
@@ -70,6 +71,7 @@ _PATTERNS = {
     _pattern(ModelName): f"is not {NAME_FORM}, or {ENDPOINT_FORM}",
     _pattern(Group): "is not a letter or digit followed by up to 63 letters, digits, '_', '.', '@', '/' and '-'",
     _pattern(Person): "is not a name of 1 to 200 characters without spaces around it",
+    _pattern(MessageId): "is not a name of characters of ASCII without spaces",
     DIGEST_PATTERN: "is not a digest: 43 letters, digits, '_' and '-'",
     tool_entry.PYTHON_PATH: "is not 'module:function', for example 'shop.tools:lookup_order'",
     tool_entry.HTTP_ADDRESS: "does not begin with http:// or https://",

@@ -70,6 +70,7 @@ async def test_request_is_told_with_the_command_that_answers_it(place: Place) ->
 @pytest.mark.parametrize(
     ("words", "says"),
     [
+        (["till", "--id", ""], "--id '': is empty; leave it out, and an id is made up"),
         ([], "name the agent to talk with, or the session with --id"),
         (["--id", "nobody"], "there is no session 'nobody'; name the agent to begin it: `mandate chat AGENT --id ...`"),
         (["nobody"], "agent: 'nobody' is not an agent of these workers; they have: till"),
@@ -80,7 +81,7 @@ async def test_request_is_told_with_the_command_that_answers_it(place: Place) ->
 async def test_what_cannot_be_talked_with_is_refused(place: Place, words: list[str], says: str) -> None:
     done = await place.run("chat", *words, stdin="Hi.\n")
 
-    assert done.code in {1, 2}
+    assert done.code == 2
     assert done.out == ""
     assert done.err.splitlines()[-1].startswith(f"error: {says}")
 
@@ -151,3 +152,10 @@ class _Screen:
                 if b"\x1b[6n" in read:
                     self.write("\x1b[1;1R")
                 self._text += re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", read.decode(errors="replace"))
+
+
+async def test_a_session_in_which_nothing_was_said_never_began(place: Place) -> None:
+    done = await place.run("chat", "till", stdin="\n")
+
+    assert (done.code, done.out) == (0, "")
+    assert done.err.splitlines()[-1] == "left; nothing was said, and no session began"

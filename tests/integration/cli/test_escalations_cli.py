@@ -140,6 +140,26 @@ async def test_escalation_is_decided_by_name(desk: Place) -> None:
     assert "[ann@example.com says] Try again. Look in the cellar.\n" in shown
 
 
+@pytest.mark.parametrize(
+    ("words", "fault"),
+    [
+        (("--choice", "supply"), "is missing; 'supply' comes with the result: --value ..."),
+        (("--choice", "supply", "--value", " "), "is missing; 'supply' comes with the result: --value ..."),
+        (("--choice", "stop", "--value", "3"), "goes with retry or supply, not with 'stop'"),
+    ],
+)
+async def test_a_choice_without_what_belongs_to_it_is_not_sent(desk: Place, words: tuple[str, ...], fault: str) -> None:
+    name = await parked(desk, "fetch")
+
+    done = await desk.run("decide", f"{name}:r1", *words)
+    shown = (await desk.run("show", name)).out
+
+    assert done.code == 2
+    assert done.err.splitlines()[-1].startswith(f"error: {name}:r1: value: {fault}; choose with ")
+    assert done.err.endswith("; nothing was sent\n")
+    assert "ann@example.com" not in shown
+
+
 async def test_escalation_is_decided_with_temporals_own_command(desk: Place) -> None:
     name = await parked(desk, "fetch")
 

@@ -35,3 +35,16 @@ async def test_orders_are_checked_without_a_model(
     assert isinstance(result.output, dict)
     assert (result.output["unknown"], result.output["cancelled"]) == (1, [1034])
     assert [(step.id, step.completed, step.items) for step in result.steps] == [("orders", 2, 3), ("payments", 2, 2)]
+
+
+async def test_companies_are_compared_without_a_key(tmp_path: Path, client: Client) -> None:
+    queue = f"plans-{uuid4().hex[:8]}"
+    project = PROJECT / "deploy" / "examples" / "patterns"
+    settings = Settings.from_environment(
+        {"MANDATE_FOLDER": str(tmp_path), "MANDATE_AGENTS": str(project / "agents"), "MANDATE_TASK_QUEUE": queue}
+    )
+    async with open_worker(client, settings) as worker, worker:
+        result = await AgentClient(client, queue).run_plan("compare", {"companies": ["Acme", "Bolt", "Core"]})
+
+    assert (result.status, result.output) == ("completed", "Acme is the oldest: it was founded in 1904.")
+    assert [(step.id, step.completed, step.items) for step in result.steps] == [("each", 3, 3), ("write", 1, None)]

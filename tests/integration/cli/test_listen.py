@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 from temporalio.client import Client
 
@@ -321,3 +322,26 @@ async def test_a_port_that_is_in_use_is_told(place: Place, listener: Listener) -
     done = await place.run("listen", "--port", port)
 
     assert (done.code, done.err) == (2, f"error: cannot listen at 127.0.0.1:{port}: Address already in use\n")
+
+
+async def test_kafka_that_is_not_there_is_one_sentence(place: Place) -> None:
+    done = await place.run("listen", "--topic", "orders", "--kafka", "127.0.0.1:1", "--log-level", "never")
+
+    assert (done.code, done.err) == (
+        2,
+        (
+            "error: Kafka at 127.0.0.1:1: it cannot be reached; check the address (--kafka, MANDATE_KAFKA_SERVERS), "
+            "TLS and that it runs\n"
+        ),
+    )
+
+
+@pytest.mark.parametrize(("method", "path", "code"), [("GET", "/events", 405), ("POST", "/event", 404)])
+async def test_requests_that_are_not_taken_are_answered_in_json(
+    listener: Listener, method: str, path: str, code: int
+) -> None:
+    async with httpx2.AsyncClient(timeout=60) as http:
+        answer = await http.request(method, listener.url.removesuffix("/events") + path, headers=BEARER)
+
+    assert answer.status_code == code
+    assert "events are posted to /events" in answer.json()["error"]

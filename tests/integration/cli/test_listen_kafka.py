@@ -182,4 +182,4 @@ async def test_what_cannot_listen_to_kafka_is_one_sentence(place: Place) -> None
     assert nameless.err.startswith("error: Kafka at 127.0.0.1:")
     assert nameless.err.count("\n") == 1
     assert unreachable.code == 2
-    assert unreachable.err.startswith("error: Kafka at 127.0.0.1:1: KafkaConnectionError")
+    assert unreachable.err.startswith("error: Kafka at 127.0.0.1:1: it cannot be reached; ")

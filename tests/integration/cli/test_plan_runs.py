@@ -81,6 +81,9 @@ async def desk(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Desk]:
         found.write("asks", steps=[find], **{**LOOKS, "policy": ASK_ANN, "requester": "required"})
         hidden = [{**LOOKS["tools"][0], "sensitive": ["what"]}]
         found.write("secret", steps=[find], **{**LOOKS, "tools": hidden})
+        takes = {"type": "object", "properties": {"topic": {"type": "string"}, "days": {}}, "required": ["topic"]}
+        about = {**find, "input": {"what": "input.topic"}}
+        found.write("typed", steps=[about], **{**LOOKS, "input_schema": takes})
         found.write("chain", steps=[new_payment(number) for number in range(40)], **LOOKS)
         async with site.serving():
             yield found
@@ -236,14 +239,26 @@ async def test_a_plan_of_a_file_is_run_as_data(desk: Desk, tmp_path: Path) -> No
     assert (ran["status"], ran["output"]) == ("completed", "a poem")
 
 
+async def test_a_plan_file_of_the_workers_is_run_by_its_name(desk: Desk) -> None:
+    done = await desk.run("run", str(desk.site.folder / "plans" / "bad.yaml"), code=2)
+
+    path = desk.site.folder / "plans" / "bad.yaml"
+    told = re.sub(r":1:\d+: ", ": ", done.err).splitlines()
+    assert told[0].startswith(f"error: {path}: tools: belongs to plan files; ")
+    assert told[1].startswith(f"{path}: steps[0].tool: a plan as data has no tool 'look_bad'; ")
+    assert told[2:] == ["if the workers have this file among their plans, run it by its name: bad"]
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
         (
             ("run", "gone", "x"),
-            "plan: 'gone' is not a plan of these workers; they have: again, asks, bad, chain, held, poem, secret",
+            "plan: 'gone' is not a plan of these workers; they have: again, asks, bad, chain, held, poem, secret, t",
         ),
         (("run", "gone.yaml"), "gone.yaml does not exist"),
+        (("run", "typed"), "input: is missing; the plan takes an object with 'topic', 'days' (may be left out)"),
+        (("run", "typed", "--input", "{}"), "input: "),
         (("run", "poem", "--input", "{"), "--input is not JSON"),
         (("run", "poem", "--again"), "--again goes with --id"),
         (("run", "poem", "--label", "x"), "is not key=value"),

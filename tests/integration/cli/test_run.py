@@ -32,6 +32,8 @@ conversations:
     turns:
       - call: [{ask_person: {question: Which?}}]
       - say: Done.
+  - match: "home*"
+    turns: [{say: "Hello."}, {say: "Again."}]
   - match: "*"
     turns: [{say: "Hello."}]
 """
@@ -302,3 +304,37 @@ async def test_tokens_of_a_run_are_shown_a_bar_a_step(place: Place, worker: obje
     assert lines[0] == "a bar a step; I instructions, P pinned, S summary, M messages, R results"
     assert lines[2].startswith(f"1  {step['tokens']}  IIII")
     assert lines[-1] == f"{step['tokens']} input tokens in 1 step; never cut"
+
+
+@pytest.mark.parametrize("words", [("run", "till"), ("plan", "run", "tell")])
+async def test_an_empty_id_is_refused(place: Place, words: tuple[str, ...]) -> None:
+    done = await place.run(*words, "hi", "--id", "")
+
+    assert (done.code, done.err) == (2, "error: --id '': is empty; leave it out, and an id is made up\n")
+
+
+async def test_a_refused_run_has_done_nothing_and_says_so(place: Place, worker: object) -> None:
+    done = await place.run("run", "til", "hi", "--id", "misspelt")
+
+    assert done.code == 2
+    assert done.err.splitlines()[-2] == "the workers refused the run misspelt; it has done nothing"
+    assert "'til' is not an agent of these workers" in done.err.splitlines()[-1]
+
+
+@pytest.mark.parametrize("run", ["c82@x", "c82@-1"])
+async def test_what_is_no_step_is_told_with_the_run_that_is_not_there(place: Place, worker: object, run: str) -> None:
+    done = await place.run("run", "till", "hi", "--continues", run)
+
+    assert done.code == 2
+    assert (
+        f"there is no run {run!r} that the server knows; a step is a number behind the last '@', as in RUN@3"
+        in done.err
+    )
+
+
+async def test_a_run_whose_id_has_an_at_sign_can_be_gone_on_from(place: Place, worker: object) -> None:
+    assert (await place.run("run", "till", "home", "--id", "till@home")).code == 0
+
+    gone_on = [await place.run("run", "till", "hi", "--continues", run) for run in ("till@home", "till@home@1")]
+
+    assert [(done.code, "Again." in done.out) for done in gone_on] == [(0, True), (0, True)]

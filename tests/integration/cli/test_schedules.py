@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -107,14 +108,57 @@ async def test_a_schedule_of_a_plan_fires_by_itself(place: Place) -> None:
     await asked(place, "delete", "often")
 
 
+async def test_a_schedule_of_one_time_fires_once(place: Place) -> None:
+    moment = (datetime.now(UTC) + timedelta(seconds=4)).replace(microsecond=0, tzinfo=None).isoformat()
+    made = await asked(place, "create", "once", "Write.", "--agent", "writer", "--at", moment)
+    async with asyncio.timeout(30):
+        while not (shown := await asked(place, "show", "once"))["recent"]:
+            await asyncio.sleep(0.2)
+
+    assert made["next"] == [f"{moment}+00:00"]
+    assert made["when"] == f"once at {moment.replace('T', ' ')} UTC"
+    assert shown["next"] == []
+    assert (await ended(place.client, shown["recent"][0]["workflow_id"])).status == "completed"
+
+
+async def test_one_time_is_of_the_zone_that_is_named(place: Place) -> None:
+    at = ("--at", "2099-12-24T18:00", "--at", "2099-12-25T18:00:30+02:00", "--time-zone", "Europe/Berlin")
+    made = await place.run("schedule", "create", "zoned", "Write.", "--agent", "writer", *at)
+
+    lines = made.out.splitlines()
+    assert "When      once at 2099-12-24 17:00:00 UTC, once at 2099-12-25 16:00:30 UTC" in lines
+    assert "Next      2099-12-24 17:00 UTC, 2099-12-25 16:00:30 UTC" in lines
+
+
+async def test_one_time_beside_cron_lines_is_the_same_moment(place: Place) -> None:
+    at = ("--at", "2099-12-24T18:00", "--cron", "0 9 1 1 * 2099", "--time-zone", "Europe/Berlin")
+    made = await asked(place, "create", "beside", "Write.", "--agent", "writer", *at)
+
+    assert made["when"] == "cron 0 9 1 1 * 2099 Europe/Berlin, once at 2099-12-24 17:00:00 UTC"
+    assert made["next"] == ["2099-01-01T08:00:00+00:00", "2099-12-24T17:00:00+00:00"]
+
+
 async def test_what_cannot_be_scheduled_is_one_sentence(place: Place) -> None:
     create = ("create", "bad", "Write.")
     agent = (*create, "--agent", "writer")
     sentences = {
-        (*agent,): "give when it fires: --cron '0 7 * * *', --every 6h, or several of them",
+        (*agent,): "give when it fires: --cron '0 7 * * *', --every 6h, --at 2026-12-24T18:00, or several of them",
+        (*agent, "--at", "tomorrow"): (
+            "--at 'tomorrow' is no date and time, for example 2026-12-24T18:00 or 2026-12-24T18:00+01:00"
+        ),
+        (*agent, "--at", "2099-12-24"): ("--at '2099-12-24' has no time of the day, for example 2099-12-24T18:00"),
+        (*agent, "--at", "2101-01-01T00:00"): (
+            "--at '2101-01-01T00:00' is too late: the server fires until the end of 2099"
+        ),
+        (*agent, "--at", "2020-01-01T00:30:05+01:00"): (
+            "--at '2020-01-01T00:30:05+01:00' is over: 2019-12-31 23:30:05 UTC; give a time to come"
+        ),
         (*create, *NIGHTLY): "give what it starts once: --agent or --plan",
         (*agent, "--plan", "poem", *NIGHTLY): "give what it starts once: --agent or --plan",
-        (*agent, "--cron", "0 3 * *"): "cron 0 3 * * UTC: CronString does not have 5-7 fields",
+        (*agent, "--cron", "0 3 * *"): (
+            "the cron line '0 3 * *' has 4 fields; it has minute, hour, day, month and weekday, as '0 7 * * MON-FRI', "
+            "or is '@daily', '@hourly' and the like"
+        ),
         (*agent, "--cron", "61 3 * * *"): "cron 61 3 * * * UTC: Minute is not in range [0-59]",
         (*agent, *NIGHTLY[:2], "--time-zone", "Mars"): (
             "--time-zone 'Mars' is not known here; for example Europe/Berlin or UTC"
@@ -124,7 +168,7 @@ async def test_what_cannot_be_scheduled_is_one_sentence(place: Place) -> None:
         ),
         (*agent, "--every", "0s"): "--every '0s': must be a second or longer, for example 6h or 30m",
         (*agent, "--every", "1h", "--time-zone", "UTC"): (
-            "--time-zone goes with --cron; intervals are the same everywhere"
+            "--time-zone goes with --cron and --at; intervals are the same everywhere"
         ),
         (*agent, *NIGHTLY, "--overlap", "never"): (
             "--overlap 'never' is not one of skip, buffer-one, buffer-all, cancel-other, allow-all"

@@ -1,5 +1,6 @@
 """`mandate validate` with a file that is no agent: of providers, budgets, people, and the like."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -170,3 +171,75 @@ def test_triggers_are_checked_with_all_else(folder: Path, capsys: pytest.Capture
     assert err == [
         "triggers.yaml:2:11: triggers[0].match: column 1: there is no 'evnt'; did you mean 'event'? it sees event"
     ]
+
+
+PLAN = "name: tell\nsteps:\n  - {id: tell, agent: people, input: \"'x'\"}\n"
+TRIGGER = "triggers: [{id: new, match: 'true', start: {agent: peopl, input: event.id}, requester: ann@example.com}]"
+
+
+@pytest.fixture
+def project(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project with an agent and a plan."""
+    monkeypatch.delenv("MANDATE_AGENTS", raising=False)
+    for name in ("agents", "plans"):
+        (folder / name).mkdir()
+    (folder / "agents" / "people.yaml").write_text(AGENT)
+    (folder / "agents" / "people.script.yaml").write_text("turns: [{say: 'Done.'}]")
+    (folder / "plans" / "tell.yaml").write_text(PLAN)
+    return folder
+
+
+def test_plans_are_checked_with_the_agents(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = validate(capsys)
+    line = "tell  plans/tell.yaml  1 step (1 agent) in 1 level\n"
+    (project / "plans" / "tell.yaml").write_text(PLAN.replace("agent: people", "tool: publsh"))
+
+    wrong = validate(capsys)
+
+    assert (code, err) == (0, [])
+    assert line in out
+    told = "plans/tell.yaml:3:16: steps[0].tool: there is no tool 'publsh'; there are none"
+    assert (wrong[0], wrong[2]) == (2, [told])
+    assert validate(capsys, "plans/tell.yaml") == validate(capsys, "plans") == (2, "", [told])
+    (project / "plans" / "tell.yaml").write_text(PLAN)
+    assert validate(capsys, "plans/tell.yaml") == validate(capsys, "plans") == (0, line, [])
+    (project / "plans" / "tell.yaml").write_text("name: tell\nsteps: []\n")
+    assert validate(capsys, "plans/tell.yaml")[2] == ["plans/tell.yaml:2:1: steps: must not be empty"]
+
+
+def test_plans_stand_in_the_json(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    told = [json.loads(validate(capsys, *words, "-o", "json")[1]) for words in ([], ["plans/tell.yaml"])]
+
+    assert [[plan["name"] for plan in one["plans"]] for one in told] == [["tell"], ["tell"]]
+    assert [[agent["name"] for agent in one["agents"]] for one in told] == [["people"], []]
+
+
+def test_named_triggers_are_compared_with_what_is_here(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (project / "triggers.yaml").write_text(TRIGGER)
+
+    code, out, err = validate(capsys, "triggers.yaml")
+
+    assert (code, err) == (0, [])
+    assert out.splitlines() == [
+        (
+            "warning: triggers.yaml:1:45: triggers[0].start.agent: names the agent 'peopl', which is not here; did you "
+            "mean 'people'? there are people"
+        ),
+        "triggers.yaml: a file of triggers without faults",
+    ]
+
+
+def test_a_list_is_no_file(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "file.yaml").write_text("- name: ann\n")
+
+    assert validate(capsys, "file.yaml") == (
+        2,
+        "",
+        [
+            (
+                "file.yaml:1:1: is a list, and no file is one: people, channels, budgets and triggers are a list under "
+                "the key of that name; an agent has 'name', 'instructions' and 'models', a plan 'name' and 'steps', a "
+                "policy 'rules'"
+            )
+        ],
+    )

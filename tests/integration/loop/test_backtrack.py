@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 from temporalio.client import Client
 
+from mandate.workers.history.events import CallReturned
+from mandate.workers.history.stream import unfolding
 from mandate.workflows.contracts.run import RunStatus
 from tests.support.agents import Site, conversation, new_site, texts_told
 from tests.support.fake_provider.behaviours import Answer, Call
@@ -74,6 +76,21 @@ async def test_branch_is_forgotten_and_what_was_done_stays_done(site: Site) -> N
     assert SEEN[4][: len(SEEN[3])] == SEEN[3]
     whole = [message.text for message in await conversation(site, result.head or "") if message.role == "assistant"]
     assert whole == ["answer 1", "answer 2", "answer 3", "answer 4", "done"]
+
+
+async def test_way_back_is_told_to_whoever_watches(site: Site) -> None:
+    site.write("wanderer", [], models=["vllm:wanderer"], backtrack=True)
+    _, run = await site.run("wanderer")
+
+    told = [
+        (happening.call.request.tool, happening.call.state, happening.call.result and happening.call.result.text)
+        async for _, happened in unfolding(site.client, run, None)
+        for happening in happened
+        if isinstance(happening, CallReturned)
+    ]
+
+    assert [one[:2] for one in told] == [("pay", "done"), ("pay", "done"), ("go_back", "done"), ("pay", "done")]
+    assert told[2][2] == "gone back"
 
 
 async def test_tool_is_there_only_for_agents_that_may(site: Site) -> None:

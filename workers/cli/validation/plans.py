@@ -3,7 +3,7 @@
 import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.text import Text
@@ -33,17 +33,13 @@ async def validate_plans(out: Output, source: str | None, *, draws: bool, is_mer
     if draws and is_mermaid:
         raise CliError("--draw and --mermaid: give one of them")
     settings = Settings.from_environment()
-    path = _find_source(settings, source)
-    catalog, faults = await _load(out, settings, path)
-    shown = [loaded for loaded in catalog.plans.values() if path.is_dir() or loaded.path == path] if catalog else []
-    files = {str(loaded.path) for loaded in shown}
-    warnings = [warning for warning in (catalog.warnings if catalog else ()) if warning.file in files]
+    found, faults = await load_plans(out, settings, [_find_source(settings, source)])
     if out.as_json:
-        told = [_to_json(loaded, draws=draws, is_mermaid=is_mermaid, width=out.result.width) for loaded in shown]
-        whole = {"plans": told, "warnings": list(map(str, warnings)), "faults": list(map(str, faults))}
+        told = [_to_json(loaded, draws=draws, is_mermaid=is_mermaid, width=out.result.width) for loaded in found.plans]
+        whole = {"plans": told, "warnings": list(map(str, found.warnings)), "faults": list(map(str, faults))}
         out.json({"valid": not faults, **whole})
     else:
-        _print(out, shown, warnings, draws=draws, is_mermaid=is_mermaid)
+        print_plans(out, found.plans, found.warnings, draws=draws, is_mermaid=is_mermaid)
         sys.stdout.flush()
         for fault in faults:
             write_error(str(fault))
@@ -72,6 +68,28 @@ def _find_source(settings: Settings, source: str | None) -> Path:
     return folder
 
 
+@dataclass(frozen=True, slots=True)
+class CheckedPlans:
+    """Plans without faults, and what will probably not go well in them."""
+
+    plans: tuple[Loaded, ...] = ()
+    warnings: tuple[Fault, ...] = ()
+
+
+async def load_plans(out: Output, settings: Settings, sources: Sequence[Path]) -> tuple[CheckedPlans, list[Fault]]:
+    """Return the plans of files and folders, checked with the agents of the settings, and all that is wrong."""
+    plans, warnings, faults = dict[str, Loaded](), list[Fault](), list[Fault]()
+    for source in sources:
+        catalog, wrong = await _load(out, settings, source)
+        faults += wrong
+        if catalog is None:
+            continue
+        shown = [loaded for loaded in catalog.plans.values() if source.is_dir() or loaded.path == source]
+        plans |= {str(loaded.path): loaded for loaded in shown}
+        warnings += (warning for warning in catalog.warnings if warning.file in plans)
+    return CheckedPlans(tuple(plans.values()), tuple(dict.fromkeys(warnings))), list(dict.fromkeys(faults))
+
+
 async def _load(out: Output, settings: Settings, path: Path) -> tuple[Catalog | None, list[Fault]]:
     """Return the agents and the plans, or all that is wrong with them."""
     secrets = Secrets(settings.environment, settings.secrets)
@@ -97,7 +115,16 @@ async def _load(out: Output, settings: Settings, path: Path) -> tuple[Catalog | 
     return replace(catalog, warnings=(*catalog.warnings, *warnings)), list(faults)
 
 
-def _print(out: Output, shown: Sequence[Loaded], warnings: Iterable[Fault], *, draws: bool, is_mermaid: bool) -> None:
+def print_plans(
+    out: Output,
+    shown: Iterable[Loaded],
+    warnings: Iterable[Fault] = (),
+    *,
+    draws: bool = False,
+    is_mermaid: bool = False,
+) -> None:
+    """Print warnings, then each plan: one line, its drawing below it, or its flowchart and nothing else."""
+    shown = tuple(shown)
     for warning in warnings:
         if is_mermaid:
             write_error(f"warning: {warning}")
@@ -126,6 +153,16 @@ def describe_counts(plan: PlanSpec) -> str:
     many = f", {lists} for each of a list" if lists else ""
     levels = quantities.count_noun(len(order.list_levels(plan)), "level")
     return f"{quantities.count_noun(len(plan.steps), 'step')} ({of}{many}) in {levels}"
+
+
+def list_plans_json(catalog: Catalog) -> list[dict[str, object]]:
+    """Return the plans of a worker, for `-o json`."""
+    return list(map(plan_json, catalog.plans.values()))
+
+
+def plan_json(loaded: Loaded) -> dict[str, object]:
+    """Return one plan, for `-o json`."""
+    return _to_json(loaded, draws=False, is_mermaid=False, width=0)
 
 
 def _to_json(loaded: Loaded, *, draws: bool, is_mermaid: bool, width: int) -> dict[str, object]:

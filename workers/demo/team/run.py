@@ -112,6 +112,7 @@ class TeamDemo:
         lines.print("\nThe same in a folder of your own, to read and to change:")
         lines.command(f"cp -r {shell_commands.typed(SOURCE)} my-team && cd my-team")
         lines.command(f"{shell_commands.python()} -m mandate.workers.examples.shop_data")
+        program = shell_commands.own(self.call.program, is_elsewhere=True)
         lines.command(f"{program} run {MANAGER} 'What is new this morning?'")
         lines.print("It waits for finance there too. In another terminal, in the same folder:")
         lines.command(f"{program} inbox")

@@ -1,5 +1,6 @@
 """Expressions of plans: where they stand, what each may read, and what is wrong with one before it has values."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -22,6 +23,11 @@ STEPS, ITEM, INDEX, OUTPUT, INPUT = "steps", "item", "index", "output", "input"
 """Variables of expressions."""
 
 _VARIABLES = (STEPS, ITEM, INDEX, OUTPUT, INPUT)
+_FOREIGN = re.compile(r"(?<![=!<>])=(?!=)|\b(?:and|or|not|AND|OR|NOT)\b")
+"""Operators of other languages."""
+
+_OPERATORS = "; CEL writes '==' for equality, '&&' for and, '||' for or, '!' for not"
+
 _QUOTES = "; a text has quotes of its own inside those of YAML: \"'...'\""
 _SHOWN_CHARACTERS = 60
 
@@ -117,7 +123,8 @@ class PlanReader:
     def _read(self, text: str, role: Role, step: PlanStep | None) -> Reading:
         tree = evaluation.parse(text)
         if isinstance(tree, Unevaluable):
-            hint = "" if any(name in text for name in _VARIABLES) else _QUOTES
+            hint = _OPERATORS if _FOREIGN.search(text) else ""
+            hint += "" if any(name in text for name in _VARIABLES) else _QUOTES
             return Reading((f"{_show(text)} cannot be evaluated: {tree.reason}{hint}",), ANYTHING)
         seen, reads = self._list_variables(role, step), dict.fromkeys(list_reads(tree))
         unseen = dict.fromkeys(read.variable for read in reads if read.variable not in seen)

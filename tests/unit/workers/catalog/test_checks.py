@@ -317,8 +317,8 @@ ALL = "it has ask_person, find_refund, issue_refund, keep_in_mind, look_around, 
             "{after: final, schema: {type: arry}}",
             [
                 (
-                    '11:20: checks[0].schema: the schema is not valid: type: "arry" is not valid under any of the '
-                    "schemas listed in the 'anyOf' keyword"
+                    "11:20: checks[0].schema: the schema is not valid: type: 'arry' is not a type of JSON Schema; "
+                    "there are array, boolean, integer, null, number, object, string"
                 )
             ],
         ),

@@ -317,3 +317,33 @@ def test_checks_and_rules_of_a_plan_as_data_hold(folder: Folder) -> None:
         variant: "finder",
         "finder": "finder",
     }
+
+
+def test_schemas_of_plans_are_checked(folder: Folder) -> None:
+    step = {"id": "a", "agent": "writer", "input": "'x'"}
+    folder.plan("p", {**step, "output_schema": {"type": "array"}}, input_schema={"type": "objct"})
+    folder.plan("q", step, input_schema={"type": "array", "items": {"$ref": "https://x.example/order"}})
+
+    assert folder.faults() == [
+        (
+            "p.yaml:1:1: input_schema: the schema is not valid: type: 'objct' is not a type of JSON Schema; there are "
+            "array, boolean, integer, null, number, object, string"
+        ),
+        "p.yaml:8:3: steps[0].output_schema: the schema must be for an object, not type 'array'",
+        "q.yaml:1:1: input_schema: items.$ref: 'https://x.example/order' leaves the schema; only '#...' is allowed",
+    ]
+    folder.plan("p", step, input_schema={"type": "array"})
+    folder.plan("q", step, input_schema=None)
+
+    assert sorted(folder.load().plans) == ["p", "q"]
+
+
+def test_checks_of_steps_are_named_after_their_steps(folder: Folder) -> None:
+    checks = [{"expect": "result != null"}, {"expect": "result != 1.0"}, {"expect": "true", "name": "own"}]
+    folder.plan("p", {"id": "tell", "agent": "writer", "input": "'x'", "checks": checks})
+
+    plan = folder.load().plans["p"].pinned
+
+    assert [check.name for check in plan.checks] == ["tell_expect_1", "tell_expect_2", "own"]
+    assert plan.plan is not None
+    assert {check.after for check in plan.checks} == {name_tool(plan.plan, plan.plan.steps[0])}

@@ -69,3 +69,16 @@ def test_program_that_is_not_on_path_is_typed_by_its_path(tmp_path: Path, monkey
     assert shell_commands.own("mandate") == shell_commands.own("temporal agent") == "bin/mandate"
     assert shell_commands.temporal(tmp_path / "temporal-1.8.2") == "./temporal-1.8.2"
     assert shell_commands.temporal(None) == "temporal"
+
+
+def test_command_for_another_folder_is_typed_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    python = tmp_path / ".venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.with_name("mandate").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setattr("sys.executable", str(python))
+
+    assert shell_commands.own("mandate") == ".venv/bin/mandate"
+    assert shell_commands.own("mandate", is_elsewhere=True) == str(python.with_name("mandate"))
+    assert shell_commands.python() == str(python)

@@ -11,6 +11,7 @@ from mandate.workers.settings import Settings
 FILES = (
     "agents/till.yaml",
     "agents/accepted/words.json",
+    "plans/refund.yaml",
     "policies/limits.yaml",
     "mandate.yaml",
     "tools.py",

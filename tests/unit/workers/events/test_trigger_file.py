@@ -42,7 +42,10 @@ def test_a_named_file_that_is_not_there_is_told(tmp_path: Path) -> None:
     with pytest.raises(FileError) as refused:
         read_triggers(Settings.from_environment({"MANDATE_TRIGGERS": str(path)}))
 
-    assert str(refused.value) == f"{path}: is not a file; MANDATE_TRIGGERS or mandate.yaml names the file of triggers"
+    assert (
+        str(refused.value)
+        == f"{path}: is not a file; --triggers, MANDATE_TRIGGERS or mandate.yaml names the file of triggers"
+    )
 
 
 def test_all_faults_of_the_form_are_told_at_once(tmp_path: Path) -> None:

@@ -79,6 +79,7 @@ def test_shares_never_pass_what_is_left_beside_what_is_kept(
     ("limit", "share", "kept", "told"),
     [
         ({"cost_usd": "1.00"}, {"cost_usd": "2.00"}, {}, "a child takes $2.00, the run has $1.00 left"),
+        ({"cost_usd": "0.0000001"}, {"cost_usd": "1.00"}, {}, "a child takes $1.00, the run has $0.0000001 left"),
         (
             {"cost_usd": "1.00"},
             {"cost_usd": "0.90"},

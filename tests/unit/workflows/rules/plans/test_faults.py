@@ -138,6 +138,9 @@ def test_a_plan_without_faults_has_none() -> None:
     [
         ({"agent": "reseacher"},
          "steps[1].agent: there is no agent 'reseacher'; did you mean 'researcher'? there are researcher, writer"),
+        ({"agent": "writer", "input": "input.a = 'x'"},
+         ("steps[1].input: \"input.a = 'x'\" cannot be evaluated: it is no expression of CEL (line 1, column 9); CEL "
+          "writes '==' for equality, '&&' for and, '||' for or, '!' for not")),
         ({"tool": "refnd"}, "steps[1].tool: there is no tool 'refnd'; did you mean 'refund'? there are free, refund"),
         ({"plan": "x"}, "steps[1].plan: there is no plan 'x'; there are audit"),
         ({"agent": "refund"},
