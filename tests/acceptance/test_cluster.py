@@ -22,7 +22,8 @@ from tests.support.postgres import PASSWORD
 from tests.support.processes import Processes, processes
 from tests.support.temporal_cli import new_shell
 
-pytestmark = [pytest.mark.alone, pytest.mark.cluster]
+# The first one waits until the server is built.
+pytestmark = [pytest.mark.alone, pytest.mark.cluster, pytest.mark.timeout(1800)]
 
 STEPS = 60
 WIDE = {"steps": 2 * STEPS, "model_calls": 2 * STEPS, "tool_calls": 2 * STEPS}

@@ -8,7 +8,8 @@ from tests.acceptance.outages import NO_SPACE, OUTAGES, Place, play, show
 from tests.support.postgres import give_up
 
 # They take the whole machine, and so does each of them.
-pytestmark = [pytest.mark.alone, pytest.mark.cluster]
+# The first one waits until the server is built.
+pytestmark = [pytest.mark.alone, pytest.mark.cluster, pytest.mark.timeout(1800)]
 
 RUNS = {"worker": 40, "temporal": 40, "postgres": 40}
 """Of the others half as many."""

@@ -18,6 +18,9 @@ from pathlib import Path
 VERSION = "1.32.0"
 """Of the server that is in the embedded one too; a test holds them together."""
 
+BUILD_SECONDS = 1500
+"""Longest build: beside all tests, and with modules that have to be downloaded first."""
+
 MODULE = "go.temporal.io/server"
 
 PROGRAMS = {
@@ -85,7 +88,12 @@ def _install(go: str, folder: Path) -> None:
     packages = [f"{package}@v{VERSION}" for package in PROGRAMS]
     command = [go, "install", "-trimpath", "-ldflags", "-s -w", *packages]
     # The module alone says which versions of others it is built with: no file of ours can differ.
-    ran = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    try:
+        ran = subprocess.run(
+            command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=BUILD_SECONDS
+        )
+    except subprocess.TimeoutExpired:
+        raise NoServer(f"Temporal's server {VERSION} could not be built within {BUILD_SECONDS} s") from None
     if ran.returncode != 0:
         last = ran.stderr.strip().splitlines()[-1:] or ["it says nothing"]
         raise NoServer(f"Temporal's server {VERSION} cannot be built: {last[0]}")

@@ -115,6 +115,15 @@ def find_faults(scan: PlanScan, agents: Mapping[str, AgentSpec], tools: ToolsOfP
     yield from _find_cycles(scan.files)
 
 
+def find_own_faults(file: PlanFile) -> Iterator[Fault]:
+    """Yield what is wrong with one plan whatever agents and plans there are."""
+    steps = file.spec.steps
+    agents = {step.agent: Target() for step in steps if step.agent is not None}
+    plans = {step.plan: Target() for step in steps if step.plan is not None}
+    for place, message in rules.find_faults(file.spec, agents=agents, tools=None, plans=plans):
+        yield file.document.fault(place, message)
+
+
 def find_warnings(scan: PlanScan, agents: Mapping[str, AgentSpec], tools: ToolsOfPlans) -> Iterator[Fault]:
     """Yield what will probably not go well in plans without faults; the arguments are those of `find_faults`."""
     plans = {file.spec.name: targets.of_plan(file.spec) for file in scan.files}

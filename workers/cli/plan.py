@@ -174,7 +174,8 @@ def read_plan(source: str) -> str | PlanSpec:
     path = Path(source)
     if path.suffix not in {".yaml", ".yml", ".json"}:
         return source
-    from mandate.workers.catalog.plans import scan_plans  # noqa: PLC0415 - takes long, and names do without it
+    # Takes long, and names do without it.
+    from mandate.workers.catalog.plans import find_own_faults, scan_plans  # noqa: PLC0415
 
     if not path.is_file():
         raise CliError(f"{source} does not exist; name a plan file, or a plan of the workers")
@@ -187,4 +188,6 @@ def read_plan(source: str) -> str | PlanSpec:
     if faults := [scan.files[0].document.fault(place, message) for place, message in find_data_faults(spec)]:
         way = f"if the workers have this file among their plans, run it by its name: {spec.name}"
         raise CliError("\n".join([*map(str, faults), way]))
+    if faults := list(find_own_faults(scan.files[0])):
+        raise CliError("\n".join(map(str, faults)))
     return spec

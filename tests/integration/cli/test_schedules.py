@@ -189,6 +189,16 @@ async def test_what_cannot_be_scheduled_is_one_sentence(place: Place) -> None:
     assert {words: one["error"] for words, one in said.items()} == sentences
 
 
+async def test_a_plan_file_that_cannot_go_on_is_not_scheduled(place: Place) -> None:
+    circle = [{"id": one, "agent": "writer", "input": f"steps.{other}.output"} for one, other in ("ab", "ba")]
+    (place.folder / "circle.yaml").write_text(json.dumps({"name": "circle", "steps": circle}))
+
+    done = await place.run("schedule", "create", "s", "--plan", str(place.folder / "circle.yaml"), "--every", "1h")
+
+    assert done.code == 2
+    assert "steps wait for each other: a -> b -> a" in done.err
+
+
 async def test_an_id_is_used_once_and_schedules_of_others_are_left_alone(place: Place) -> None:
     await asked(place, "create", "mine", "Write.", "--agent", "writer", *NIGHTLY, "--paused")
     action = ScheduleActionStartWorkflow("Payroll", id="theirs", task_queue="payroll")
