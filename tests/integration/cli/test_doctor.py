@@ -129,7 +129,7 @@ async def test_a_namespace_that_is_not_there(place: Place) -> None:
     found = await examine(place, "--namespace", "nowhere", code=1)
 
     assert found["namespace"]["status"] == "fail"
-    assert "temporal operator namespace create -n nowhere" in found["namespace"]["advice"]
+    assert "mandate setup-namespace -n nowhere" in found["namespace"]["advice"]
     assert [found[name]["status"] for name in ("search attributes", "clock", "workers")] == ["skipped"] * 3
 
 

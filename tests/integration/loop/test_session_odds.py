@@ -158,7 +158,7 @@ async def test_results_of_a_turn_without_an_answer_are_told_with_the_next_messag
 
 
 async def test_time_after_a_run_was_ended_is_no_work(site: Site, fake: FakeProvider) -> None:
-    site.write("clerk", [], models=["vllm:clerk"], requester="anyone", budget={"work_time": "4s"})
+    site.write("clerk", [], models=["vllm:clerk"], requester="anyone", budget={"work_time": "10s"})
     session = f"{site.queue}-e"
     async with site.serving():
         await say(site, session, "One.", "m1", idle="30s")
@@ -166,7 +166,7 @@ async def test_time_after_a_run_was_ended_is_no_work(site: Site, fake: FakeProvi
         await handle.signal("say", {"text": "Two, slow.", "by": REQUESTER, "id": "m2"})
         await until_asked(fake, 2)
         await handle.terminate()
-        await asyncio.sleep(4.5)
+        await asyncio.sleep(10.5)
         reply = await say(site, session, "Three.", "m3")
 
     assert (reply.status, reply.text) == ("completed", "One. | Two, slow. | Three.")

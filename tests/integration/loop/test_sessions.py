@@ -263,10 +263,10 @@ async def test_what_is_no_message_to_a_session_is_refused(site: Site) -> None:
         with pytest.raises(Refused) as unknown:
             await say(site, f"{site.queue}-j", "One.", agent="nobody")
         run = await site.start("slow", "Begin.")
-        await site.start("chatty", "Begin.", workflow_id=f"{site.queue}-l")
-        await site.agents.handle(f"{site.queue}-l").result()
+        over = await site.start("slow", "Begin.")
+        await over.terminate()
         with pytest.raises(Refused) as ended:
-            await say(site, f"{site.queue}-l", "Two.")
+            await say(site, over.id, "Two.", agent="slow")
         with pytest.raises(Refused) as none:
             await say(site, run.id, "Two.", agent="slow")
         for fault, value in {

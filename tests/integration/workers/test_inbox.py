@@ -226,7 +226,7 @@ async def test_decision_that_no_worker_takes_in_says_that_it_may_still_be(client
         await messages.decide(client, name, decision, patience_seconds=1)
 
     assert str(refused.value) == (
-        f"no worker has answered for run {name!r} within 1 s; "
+        f"no worker has answered for run {name!r} within 1 s (no worker polls task queue {name!r}); "
         "the message may still be taken in when one does, and sending it again is safe"
     )
 

@@ -163,8 +163,8 @@ class TeamFacts:
         whole = max(end for _, _, end in spans) - min(begin for _, begin, _ in spans)
         added = sum((end - begin).total_seconds() for _, begin, end in spans)
         names = ", ".join(place for place, _, _ in spans)
-        waited = "; the wait for people is part of both" if self.asked else ""
-        return [f"{names} side by side: {whole.total_seconds():.1f} s; one after another {added:.1f} s{waited}."]
+        waited = ", with the wait for people" if self.asked else ""
+        return [f"{names} side by side {whole.total_seconds():.1f} s, one by one {added:.1f} s{waited}."]
 
 
 def _cost(run: TeamRun) -> Decimal:
