@@ -190,9 +190,6 @@ def _read_secrets(environment: Mapping[str, str]) -> dict[str, str]:
     from mandate.activities.documents import Fault  # noqa: PLC0415 - only with a folder of secrets
     from mandate.activities.text_files import UnreadableText, read_text  # noqa: PLC0415 - as above
 
-    if not folder.is_dir():
-        # Without its store, a worker would begin another one.
-        raise SettingsError([Fault(str(folder), 0, 0, "", "", "MANDATE_SECRETS names no folder that is there")])
     found: dict[str, str] = {}
     faults: list[Fault] = []
     for path in (folder / name for name in wanted):

@@ -174,6 +174,7 @@ async def test_a_second_signal_ends_it_at_once(tmp_path: Path, client: Client, t
         (("--health", "8080"), {}, 2, "--health '8080' is not an address to listen at; allowed are ':8080'"),
         ((), {"MANDATE_HEALTH": ":99999"}, 2, "MANDATE_HEALTH ':99999' is not an address to listen at"),
         (("--health", "192.0.2.1:8080"), {}, 2, "cannot tell its health at 192.0.2.1:8080"),
+        ((), {"MANDATE_SECRETS": "/nowhere"}, 2, "MANDATE_SECRETS: '/nowhere' is no folder that is there"),
         (("--health", ":0", "--watch"), {}, 2, "--health and --watch do not go together"),
     ],
 )

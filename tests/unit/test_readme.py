@@ -75,7 +75,7 @@ def test_pages_with_commands_are_found() -> None:
         "deploy/docs/operating.md": 10,
         "deploy/docs/plans.md": 1,
         "deploy/docs/policy-and-people.md": 21,
-        "deploy/docs/production.md": 2,
+        "deploy/docs/production.md": 3,
         "deploy/docs/recovery.md": 7,
         "deploy/docs/sessions.md": 4,
         "deploy/package/README.md": 4,

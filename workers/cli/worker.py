@@ -95,6 +95,7 @@ async def worker(
         from mandate.workers.cli import worker_watch  # noqa: PLC0415 - only for development
 
         return await worker_watch.watch(call, settings)
+    _demand_secrets(settings)
     _demand_agents(settings)
     configure_logs(call.root)
     options = WorkerOptions(
@@ -173,6 +174,14 @@ async def _tell_health(place: tuple[str, int] | None) -> "AsyncIterator[Health |
     with listener:
         async with tell_health(listener) as health:
             yield health
+
+
+def _demand_secrets(settings: Settings) -> None:
+    """Refuse a folder of secrets that is not there: without the store of its file, a worker would begin another one."""
+    if settings.secrets is not None and not settings.secrets.is_dir():
+        raise CliError(
+            f"MANDATE_SECRETS: {str(settings.secrets)!r} is no folder that is there; mount it, or leave it out"
+        )
 
 
 def _demand_agents(settings: Settings) -> None:

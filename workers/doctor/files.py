@@ -64,6 +64,9 @@ def _check_keys(settings: Settings, scan: Scan | None, endpoints: Endpoints, sto
     """Check keys of providers, secrets that agents name, public keys for signatures, and keys of the installation."""
     faults = list(people_files.key_faults(settings))
     found: list[Finding] = []
+    if settings.secrets is not None and not settings.secrets.is_dir():
+        why = f"MANDATE_SECRETS: {str(settings.secrets)!r} is no folder that is there"
+        found.append(Finding("", "fail", why, "mount it; no worker starts without it"))
     if faults:
         found.append(Finding("", "fail", _tell(faults), "put a JSON Web Key Set there, and name who makes tokens"))
     found += [Finding("", "fail", why, "set it where workers run") for why in _find_lacks(settings, scan, endpoints)]

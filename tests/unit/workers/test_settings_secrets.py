@@ -78,9 +78,3 @@ def test_a_secret_that_cannot_be_read_is_refused_without_its_value(folder: Path)
 
 def test_without_the_folder_there_are_none(folder: Path) -> None:
     assert read(folder / "nowhere").store == "sqlite:///.mandate/store.db"
-
-
-def test_a_folder_of_secrets_that_is_not_there_is_a_fault(tmp_path: Path) -> None:
-    """Without its store, a worker would begin another one."""
-    with pytest.raises(SettingsError, match="MANDATE_SECRETS names no folder that is there"):
-        read(tmp_path / "nowhere")
