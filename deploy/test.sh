@@ -29,10 +29,10 @@ fi
 status=0
 [ -z "$failed" ] || echo "These checks failed before the tests: ${failed#, }."
 if [ -n "$whole" ]; then
-    # Six at once, since most tests wait, each with a file at a time in the order of tests/conftest.py.
-    pytest --quiet --hypothesis-profile thorough -n 6 --dist loadfile --no-loadscope-reorder -m "not alone" || status=$?
+    # Four at once, since most tests wait, each with a file at a time in the order of tests/conftest.py.
+    pytest --quiet --hypothesis-profile thorough -n 4 --dist loadfile --no-loadscope-reorder -m "not alone" || status=$?
     # Those that measure how long a worker is waited for, or that look at the default port, where demos are too.
-    pytest --quiet -m "alone and not cluster" tests/acceptance tests/integration/cli || status=$?
+    pytest --quiet -m "alone and not cluster" tests/acceptance tests/integration/cli tests/integration/loop || status=$?
     # Last, since Temporal's cluster server is built meanwhile where it is not kept from before.
     pytest --quiet -m cluster tests/acceptance || status=$?
 else

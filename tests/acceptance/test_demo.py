@@ -70,7 +70,7 @@ async def test_demo_tells_what_the_agent_does_and_proves_it(shown: Shown) -> Non
         "FIL-02 on the shelf: 14 before, 16 now",
         "no voucher",
         "8 model calls",
-        "The server ends with this command. To bring it and its runs back:",
+        "The server ends with ",
         " server --port ",
         "Then, while it runs, from another terminal in this folder:",
         "Look at the run:",

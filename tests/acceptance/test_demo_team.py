@@ -88,7 +88,7 @@ async def test_team_is_told_from_the_first_call_to_what_it_cost(shown: Shown) ->
         "  database  no voucher",
         "  manager         at most $1.00   spent $",
         "    c3 supplier   at most $0.10   spent $",
-        "  c1, c2, c3 side by side: ",
+        "  c1, c2, c3 side by side ",
         "The tree: 1",
         "The server ends with this command. To bring it and its runs back:",
         "Look at the tree, and at one run of it:",

@@ -208,7 +208,7 @@ class Stage:
 
     async def _ask(self) -> dict[str, Any]:
         begun = time.monotonic()
-        answer = await queries.ask(self.handle, "requests", dict, timeout_seconds=15)
+        answer = await queries.ask(self.handle, "requests", dict, timeout_seconds=60)
         self.played.took_seconds = time.monotonic() - begun
         return answer
 

@@ -10,10 +10,13 @@ from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
 from temporalio.client import Client
 from temporalio.service import RPCError
 
+from mandate.workers.client.pollers import Poller
 from mandate.workers.doctor.findings import Finding, join
 from mandate.workers.fleet import POLLED_WITHIN, Peer, describe_strangers
 
 CHECK = "workers"
+
+ONE_STORE = "give all workers one MANDATE_STORE; a worker that was stopped in the last minute is counted too"
 
 MARGIN = timedelta(seconds=15)
 """For clocks that differ."""
@@ -55,7 +58,7 @@ async def describe_queue(client: Client, queue: str, ahead: timedelta | None) ->
     since = datetime.now(UTC) + (ahead or timedelta(0)) - POLLED_WITHIN - MARGIN
     polling = []
     for one in described.pollers:
-        if one.last_access_time.ToDatetime(UTC) < since:
+        if one.last_access_time.ToDatetime(UTC) < since or Poller(one.identity, 0).is_gone:
             continue
         options = one.deployment_options
         if options.worker_versioning_mode == WorkerVersioningMode.WORKER_VERSIONING_MODE_VERSIONED:
@@ -119,7 +122,7 @@ def _judge_words(state: QueueState, queue: str, peers: Sequence[Peer]) -> list[F
     polling = {one.identity for one in state.polling}
     words = [peer.word for peer in peers if peer.word.identity in polling]
     if strangers := sorted(polling - {word.identity for word in words}):
-        found.append(Finding(CHECK, "warn", describe_strangers(strangers, queue), "give all workers one MANDATE_STORE"))
+        found.append(Finding(CHECK, "warn", describe_strangers(strangers, queue), ONE_STORE))
     releases = sorted({word.release for word in words if word.release})
     if len(releases) > 1:
         why = f"they are of Mandate {' and '.join(releases)}"

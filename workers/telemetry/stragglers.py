@@ -76,8 +76,10 @@ class Stragglers:
             return
         now = datetime.now(UTC)
         since = datetime.fromisoformat(duty.mark) if duty.mark else now - SETTLED
-        reached = now - SETTLED
-        for run in await self._list_ended(since - OVERLAP):
+        found = await self._list_ended(since - OVERLAP)
+        # Of more than that, the others are found by the next looks.
+        reached = now - SETTLED if len(found) < MOST_AT_ONCE else since
+        for run in found:
             if run.run_id in self._over:
                 continue
             if run.close_time is None or run.close_time > now - SETTLED:

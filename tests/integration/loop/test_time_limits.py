@@ -55,6 +55,7 @@ def site(tmp_path: Path, client: Client, fake: FakeProvider) -> Site:
     return new_site(tmp_path, client, MANDATE_PEOPLE=str(write_people(tmp_path)), **environment)
 
 
+@pytest.mark.alone
 async def test_last_answer_has_the_time_that_is_kept_back_for_it(site: Site) -> None:
     """Whatever went before: a call that is cut off, one that is not, people who decide late or never, a pause."""
     for name in FIRST:
