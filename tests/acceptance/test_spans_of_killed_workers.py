@@ -85,7 +85,7 @@ async def test_killed_in_the_middle_again_and_again(
         assert sorted(span.name for span in spans) == WANTED
         known = {span.span_id for span in spans}
         assert [span.name for span in spans if span.parent_id not in known] == ["invoke_agent busy"]
-    # Where a worker dies between an export and its entry in the ledger, the same span comes again.
+    # Where a worker dies between an export and the move of its cursor, the same span comes again.
     assert len(set(map(repr, receiver.repeated()))) <= len(receiver.repeated()) / 2
     assert {dict(span.resource)["service.name"] for span in receiver.spans} == {"shop-agents"}
     called = [line for each in started.started for line in log_of(each) if line["event"] == "tool_called"]

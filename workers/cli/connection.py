@@ -66,6 +66,10 @@ class Connection:
         named = "" if queue == self.settings.task_queue else f" --task-queue {shlex.quote(queue)}"
         return f"{named}{self.options}"
 
+    def advise_worker(self, program: str, queue: str | None) -> str:
+        """Return how a worker of `queue` is started, to be put behind a sentence; empty where no queue lacks one."""
+        return "" if queue is None else f"; start one with `{program} worker{self.worker_options(queue)}`"
+
     @property
     def temporal_binary(self) -> Path | None:
         """Temporal's CLI, where an embedded server was started with it."""

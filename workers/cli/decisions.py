@@ -159,9 +159,7 @@ async def look_up(call: Invocation, connection: Connection, targets: Sequence[Ta
         if isinstance(error.cause, answers.Unknown):
             where = f"namespace {connection.client.namespace!r} at {connection.address}{elsewhere(connection)}"
             raise CliError(f"there is no run {error.workflow_id!r} in {where}") from None
-        queue = error.cause.unserved
-        start = "" if queue is None else f"; start one with `{call.program} worker{connection.worker_options(queue)}`"
-        raise CliError(f"{error}{start}") from None
+        raise CliError(f"{error}{connection.advise_worker(call.program, error.cause.unserved)}") from None
 
 
 async def _confirm(call: Invocation, headlines: Sequence[str], wish: DecisionOptions) -> None:

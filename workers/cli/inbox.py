@@ -209,8 +209,7 @@ def _print(call: Invocation, connection: Connection, rows: Sequence[Row], found:
         count = len(found.silent)
         out.note(f"{quantities.count_noun(count, 'run')} did not answer, and may wait too:")
         for one in found.silent[:SILENT_SHOWN]:
-            start = f"{call.program} worker{connection.worker_options(one.unserved)}" if one.unserved else None
-            out.note(f"  {one.workflow_id}: {one.reason}{f'; start one with `{start}`' if start else ''}")
+            out.note(f"  {one.workflow_id}: {one.reason}{connection.advise_worker(call.program, one.unserved)}")
         if count > SILENT_SHOWN:
             out.note(f"  and {count - SILENT_SHOWN} more")
 

@@ -23,8 +23,7 @@ def print_tree(call: Invocation, connection: Connection, root: TreeRun, asked: s
     runs = list(root.walk())
     call.out.draw(draw_tree(root, asked))
     for queue in dict.fromkeys(run.unserved for run in runs if run.unserved is not None):
-        options = connection.worker_options(queue)
-        call.out.note(f"no worker answers on task queue {queue!r}; start one with `{call.program} worker{options}`")
+        call.out.note(f"no worker answers on task queue {queue!r}{connection.advise_worker(call.program, queue)}")
     if len(runs) == 1:
         return
     counts = Counter(run.status for run in runs)

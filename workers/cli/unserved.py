@@ -27,8 +27,7 @@ async def note_unserved_run(
     """Say that no worker polls the queue of a run, where that is so."""
     with suppress(RPCError):
         if (found := await find_unserved(connection.client, workflow_id, queue)) is not None:
-            start = f"{call.program} worker{connection.worker_options(found)}"
-            call.out.note(f"{describe_unserved(found)}; start one with `{start}`")
+            call.out.note(f"{describe_unserved(found)}{connection.advise_worker(call.program, found)}")
 
 
 @asynccontextmanager

@@ -170,9 +170,7 @@ class _Watcher:
             return diagnosis.sentence
         if (found := await find_waiting(client, described)) is not None:
             queue, waits = found
-            self._warn(
-                "waits", f"{waits}; start one with `{self.program} worker{self.connection.worker_options(queue)}`"
-            )
+            self._warn("waits", f"{waits}{self.connection.advise_worker(self.program, queue)}")
             return waits
         if (attempt := described.pending_workflow_task.attempt) > 1:
             return f"its workflow task fails, attempt {attempt}; see the log of the worker"

@@ -5,10 +5,10 @@ settings: what the environment asks for
 conventions: names and attributes of spans, by OpenTelemetry's conventions
 spans: spans of facts
 exporters: where spans go
-ledger: what of each run was exported
+cursors: what of each run was exported
 pipeline: facts on their way to spans and metrics
 replays: facts of a run, from its history
-stragglers: runs that ended before their facts were exported
+missed_runs: runs that ended before their facts were exported
 runtime: port for Prometheus
 metrics: metrics of facts
 gauges: metrics that are looked up

@@ -10,7 +10,7 @@ No attribute holds a text of people or models, an argument or a result, but `gen
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Literal, assert_never
 
@@ -58,8 +58,14 @@ class Described:
     waited: Mapping[str, datetime] = field(default_factory=dict)
 
 
-def describe(fact: Fact) -> Described:  # noqa: C901, PLR0912 - one case a kind of fact
+def describe(fact: Fact) -> Described:
     """Return the span of a fact."""
+    made = _describe(fact)
+    agent = {"gen_ai.agent.name": fact.agent} if fact.agent else {}
+    return replace(made, attributes={**agent, **made.attributes})
+
+
+def _describe(fact: Fact) -> Described:  # noqa: C901, PLR0912 - one case a kind of fact
     match fact:
         case RunBegun():
             return _describe_begin(fact)
@@ -82,7 +88,7 @@ def describe(fact: Fact) -> Described:  # noqa: C901, PLR0912 - one case a kind 
         case RequestEscalated():
             return Described(
                 f"escalate {fact.request}",
-                {"mandate.request.id": fact.request, "mandate.request.kind": fact.kind, **_agent(fact.agent)},
+                {"mandate.request.id": fact.request, "mandate.request.kind": fact.kind},
             )
         case DecisionTaken():
             return _describe_decision(fact)
@@ -93,7 +99,7 @@ def describe(fact: Fact) -> Described:  # noqa: C901, PLR0912 - one case a kind 
         case PlanAdvanced():
             return _describe_plan(fact)
         case MessageTaken():
-            return Described(f"message {fact.verb}", {"mandate.message.verb": fact.verb, **_agent(fact.agent)})
+            return Described(f"message {fact.verb}", {"mandate.message.verb": fact.verb})
         case _:
             assert_never(fact)
 
@@ -110,7 +116,6 @@ def _describe_begin(fact: RunBegun) -> Described:
         f"{operation} {fact.agent}",
         {
             "gen_ai.operation.name": operation,
-            **_agent(fact.agent),
             "gen_ai.agent.version": fact.version,
             "mandate.run.depth": fact.depth,
             "mandate.run.is_child": fact.is_child,
@@ -123,7 +128,6 @@ def _describe_end(fact: RunEnded) -> Described:
     return Described(
         f"end {fact.outcome}",
         {
-            **(_agent(fact.agent) if fact.agent else {}),
             **({"gen_ai.agent.version": fact.version} if fact.version else {}),
             "mandate.run.outcome": fact.outcome,
             "mandate.run.steps": fact.steps,
@@ -143,7 +147,6 @@ def _describe_model(fact: ModelCalled) -> Described:
             "gen_ai.operation.name": "chat",
             "gen_ai.provider.name": provider,
             "gen_ai.request.model": model,
-            **_agent(fact.agent),
             **({"gen_ai.response.finish_reasons": fact.finish} if fact.finish else {}),
             "gen_ai.conversation.compacted": fact.is_cut,
             **_usage(fact.usage),
@@ -164,7 +167,6 @@ def _describe_verdict(fact: CallJudged) -> Described:
         f"judge {fact.tool}",
         {
             "gen_ai.tool.name": fact.tool,
-            **_agent(fact.agent),
             **_call(fact.step, fact.index),
             "mandate.verdict": fact.verdict,
             **({"mandate.verdict.rule": fact.rule} if fact.rule is not None else {}),
@@ -185,7 +187,6 @@ def _describe_tool(fact: ToolCalled) -> Described:
             "gen_ai.operation.name": "execute_tool",
             "gen_ai.tool.name": fact.tool,
             "gen_ai.tool.type": "extension" if fact.source in {"mcp", "http", "activity"} else "function",
-            **_agent(fact.agent),
             **({"gen_ai.tool.call.id": fact.key} if fact.key else {}),
             **_call(fact.step, fact.index),
             "mandate.tool.source": fact.source,
@@ -209,7 +210,6 @@ def _describe_probe(fact: ProbeMade) -> Described:
         f"probe {fact.tool}",
         {
             "gen_ai.tool.name": fact.probe,
-            **_agent(fact.agent),
             **_call(fact.step, fact.index),
             "mandate.probe.of": fact.tool,
             "mandate.probe.outcome": fact.outcome,
@@ -221,7 +221,6 @@ def _describe_check(fact: CheckMade) -> Described:
     return Described(
         f"check {fact.check}",
         {
-            **_agent(fact.agent),
             **_call(fact.step, fact.index),
             "mandate.check.name": fact.check,
             "mandate.check.kind": fact.kind,
@@ -236,7 +235,6 @@ def _describe_request(fact: RequestAsked) -> Described:
     return Described(
         f"ask {fact.kind}",
         {
-            **_agent(fact.agent),
             "mandate.step": fact.step,
             "mandate.request.id": fact.request,
             "mandate.request.kind": fact.kind,
@@ -251,7 +249,6 @@ def _describe_closed(fact: RequestClosed) -> Described:
     return Described(
         f"answer {fact.outcome}",
         {
-            **_agent(fact.agent),
             "mandate.request.id": fact.request,
             "mandate.request.kind": fact.kind,
             "mandate.request.outcome": fact.outcome,
@@ -265,7 +262,6 @@ def _describe_decision(fact: DecisionTaken) -> Described:
     return Described(
         f"decide {fact.choice}" if fact.choice else "decide",
         {
-            **_agent(fact.agent),
             "mandate.request.id": fact.request,
             "mandate.request.kind": fact.kind,
             "mandate.decision.choice": fact.choice,
@@ -284,7 +280,6 @@ def _describe_child(fact: ChildBegun) -> Described:
             "gen_ai.tool.name": fact.tool,
             "gen_ai.transfer.target.name": fact.name,
             "gen_ai.transfer.mode": "return_to_caller",
-            **_agent(fact.agent),
             **_call(fact.step, fact.index),
             "mandate.child.id": fact.child,
             "mandate.child.is_plan": fact.is_plan,
@@ -296,7 +291,6 @@ def _describe_child_end(fact: ChildEnded) -> Described:
     return Described(
         f"child {fact.status}",
         {
-            **_agent(fact.agent),
             **_call(fact.step, fact.index),
             "mandate.child.id": fact.child,
             "mandate.child.status": fact.status,
@@ -310,7 +304,6 @@ def _describe_plan(fact: PlanAdvanced) -> Described:
         f"plan {fact.agent}",
         {
             "gen_ai.operation.name": "plan",
-            **_agent(fact.agent),
             "mandate.step": fact.step,
             "mandate.plan.calls_begun": fact.begun,
             "mandate.plan.calls_ended": fact.ended,
@@ -318,10 +311,6 @@ def _describe_plan(fact: PlanAdvanced) -> Described:
             "mandate.plan.is_over": fact.is_over,
         },
     )
-
-
-def _agent(name: str) -> dict[str, Value]:
-    return {"gen_ai.agent.name": name}
 
 
 def _call(step: int, index: int | None) -> dict[str, Value]:

@@ -17,7 +17,7 @@ from temporalio.service import RPCError
 from mandate.activities.live_files import FileUnavailable
 from mandate.activities.providers.breaker import BreakerState
 from mandate.activities.stores.base import BlobStore, StoreUnavailable
-from mandate.workers.telemetry.ledger import Ledger
+from mandate.workers.telemetry.cursors import Cursors
 from mandate.workers.telemetry.metrics import Metrics
 from mandate.workflows.contracts.budget_file import BudgetFile
 from mandate.workflows.contracts.run import AGENT_WORKFLOW, PLAN_WORKFLOW
@@ -40,7 +40,7 @@ class Gauges:
         metrics: Metrics,
         client: Client,
         task_queue: str,
-        ledger: Ledger,
+        cursors: Cursors,
         store: BlobStore,
         *,
         breakers: Callable[[], Iterable[BreakerState]],
@@ -51,7 +51,7 @@ class Gauges:
         self._metrics = metrics
         self._client = client
         self._queue = task_queue
-        self._ledger = ledger
+        self._cursors = cursors
         self._store = store
         self._breakers = breakers
         self._budgets = budgets
@@ -74,7 +74,7 @@ class Gauges:
             is_open = state.state == "open"
             self._metrics.set("mandate_breaker_open", float(is_open), model=f"{state.provider}:{state.model}")
         # The claim is not let go: it is renewed with each look, and runs out when this worker is gone.
-        values = await self._look_up_shared() if await self._ledger.claim(self._duty) is not None else {}
+        values = await self._look_up_shared() if await self._cursors.claim(self._duty) is not None else {}
         for name, labels in self._told - values.keys():
             self._metrics.set(name, 0.0, **dict(labels))
         for (name, labels), value in values.items():
@@ -93,8 +93,8 @@ class Gauges:
             number += 1
             if number > MOST_RUNS:
                 break
-            entry = await self._ledger.read(run.run_id)
-            for asked in entry.open.values():
+            cursor = await self._cursors.read(run.run_id)
+            for asked in cursor.open.values():
                 labels = (("agent", asked.agent), ("kind", asked.kind))
                 found["mandate_requests_open", labels] += 1
                 age = ("mandate_request_oldest_seconds", labels)

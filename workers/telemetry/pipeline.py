@@ -2,10 +2,10 @@
 
 Workflow code notes its facts in replays too (`workflows.loop.telemetry`), so they are no property of the process in
 which they happened first. This pipeline takes them from the threads of workflow tasks, and exports together what has
-come in a second. The ledger in the store says how far each run was exported: what a replay notes again is left out,
+come in a second. A cursor in the store says how far each run was exported: what a replay notes again is left out,
 and what a killed worker noted and did not export comes again with the replay in whichever worker goes on. Of runs that
-ended with their worker, `stragglers` makes the replay. Ids of spans are computed, so where a worker is killed between
-an export and its entry in the ledger, what is sent again is the same span.
+ended with their worker, `missed_runs` makes the replay. Ids of spans are computed, so where a worker is killed between
+an export and the move of its cursor, what is sent again is the same span.
 
 The end of a run is exported once the server says that it has ended: a worker may have noted an end that did not come
 to be, since a message came first.
@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from mandate.activities.stores.base import StoreUnavailable
-from mandate.workers.telemetry.ledger import Entry, Ledger, OpenRequest
+from mandate.workers.telemetry.cursors import Cursor, Cursors, OpenRequest
 from mandate.workflows.contracts.telemetry import Noted, RequestAsked, RequestClosed, RunBegun, RunEnded
 
 if TYPE_CHECKING:
@@ -32,8 +32,8 @@ log = structlog.stdlib.get_logger(__name__)
 
 EVERY_SECONDS = 1.0
 MOST_PENDING = 50_000
-"""Facts that wait for an exporter that does not answer; beyond them, whole runs are left to `stragglers`."""
-ENTRIES_KEPT = 10_000
+"""Facts that wait for an exporter that does not answer; beyond them, whole runs are left to `missed_runs`."""
+CURSORS_KEPT = 10_000
 MOST_KEYS = 2000
 END_LOOKS = 60
 """Looks for the end of a run that was noted, one a flush; after that it has not come to be."""
@@ -66,21 +66,21 @@ class Pipeline:
 
     def __init__(
         self,
-        ledger: Ledger,
+        cursors: Cursors,
         find_end: FindEnd,
         *,
         export: Export | None = None,
         metrics: "Metrics | None" = None,
     ) -> None:
         """Take where facts go: `export` where spans are wanted, `metrics` where these are."""
-        self._ledger = ledger
+        self._cursors = cursors
         self._find_end = find_end
         self._export = export
         self._metrics = metrics
         self._lock = threading.Lock()
         self._pending: OrderedDict[str, _Batch] = OrderedDict()
         self._count = 0
-        self._entries: OrderedDict[str, Entry] = OrderedDict()
+        self._known: OrderedDict[str, Cursor] = OrderedDict()
         self._spilled: set[str] = set()
         self._is_failing = False
 
@@ -90,7 +90,7 @@ class Pipeline:
             self._metrics.observe(noted)
         run = noted.run.run_id
         with self._lock:
-            known = self._entries.get(run)
+            known = self._known.get(run)
             if (known is not None and (known.is_over or noted.event < known.event)) or run in self._spilled:
                 return
             if self._count >= MOST_PENDING:
@@ -148,9 +148,9 @@ class Pipeline:
 
     async def _flush_run(self, run: str, batch: _Batch) -> bool:
         """Export what waits of one run; return whether nothing of it waits any more."""
-        entry = self._entries.get(run) or await self._ledger.read(run)
-        self._keep(run, entry)
-        fresh = find_fresh(batch.notes.values(), entry)
+        cursor = self._known.get(run) or await self._cursors.read(run)
+        self._keep(run, cursor)
+        fresh = find_fresh(batch.notes.values(), cursor)
         if not fresh:
             return True
         now = [noted for noted in fresh if not isinstance(noted.fact, RunEnded)]
@@ -158,7 +158,7 @@ class Pipeline:
         is_over = bool(ends) and await self._has_ended(ends[-1])
         if is_over:
             now.append(ends[-1])
-        if now and not await self.export(run, now, entry, is_over=is_over):
+        if now and not await self.export(run, now, cursor, is_over=is_over):
             return False
         if ends and not is_over:
             batch.notes = OrderedDict((noted.key, noted) for noted in ends[-1:])
@@ -171,21 +171,21 @@ class Pipeline:
         status = await self._find_end(noted.run.workflow_id, noted.run.run_id)
         return noted.fact.outcome in ENDS.get(status, ())
 
-    async def export(self, run: str, notes: Sequence[Noted], entry: Entry | None, *, is_over: bool) -> bool:
+    async def export(self, run: str, notes: Sequence[Noted], cursor: Cursor | None, *, is_over: bool) -> bool:
         """Export facts of one run that are not exported, with a claim on it; return whether that went well."""
-        claimed = await self._ledger.claim(run, entry)
+        claimed = await self._cursors.claim(run, cursor)
         if claimed is None:
             self._forget(run)
             return False
         # Somebody else may have exported some since.
         fresh = find_fresh(notes, claimed)
         if self._export is not None and fresh and not await self._export(fresh):
-            await self._ledger.release(run, claimed)
+            await self._cursors.release(run, claimed)
             self._forget(run)
             self._say_failing()
             return False
         self._is_failing = False
-        written = await self._ledger.release(run, advance(claimed, fresh, is_over=is_over))
+        written = await self._cursors.release(run, advance(claimed, fresh, is_over=is_over))
         if written is None:
             self._forget(run)
         else:
@@ -197,32 +197,32 @@ class Pipeline:
             log.warning("spans_not_exported", hint="they are kept and sent again")
         self._is_failing = True
 
-    def _keep(self, run: str, entry: Entry) -> None:
+    def _keep(self, run: str, cursor: Cursor) -> None:
         with self._lock:
-            self._entries[run] = entry
-            self._entries.move_to_end(run)
-            while len(self._entries) > ENTRIES_KEPT:
-                self._entries.popitem(last=False)
+            self._known[run] = cursor
+            self._known.move_to_end(run)
+            while len(self._known) > CURSORS_KEPT:
+                self._known.popitem(last=False)
 
     def _forget(self, run: str) -> None:
         with self._lock:
-            self._entries.pop(run, None)
+            self._known.pop(run, None)
 
 
-def find_fresh(notes: Iterable[Noted], entry: Entry) -> list[Noted]:
+def find_fresh(notes: Iterable[Noted], cursor: Cursor) -> list[Noted]:
     """Return the facts that are not exported."""
-    if entry.is_over:
+    if cursor.is_over:
         return []
-    known = set(entry.keys)
-    return [noted for noted in notes if noted.event >= entry.event and noted.key not in known]
+    known = set(cursor.keys)
+    return [noted for noted in notes if noted.event >= cursor.event and noted.key not in known]
 
 
-def advance(entry: Entry, notes: Sequence[Noted], *, is_over: bool) -> Entry:
-    """Return an entry after the export of facts."""
-    event = max((noted.event for noted in notes), default=entry.event)
+def advance(cursor: Cursor, notes: Sequence[Noted], *, is_over: bool) -> Cursor:
+    """Return a cursor after the export of facts."""
+    event = max((noted.event for noted in notes), default=cursor.event)
     of_it = tuple(noted.key for noted in notes if noted.event == event)
-    keys = (*entry.keys, *of_it) if event == entry.event else of_it
-    left = dict(entry.open)
+    keys = (*cursor.keys, *of_it) if event == cursor.event else of_it
+    left = dict(cursor.open)
     for noted in notes:
         match noted.fact:
             case RunBegun(open=before):
@@ -235,7 +235,7 @@ def advance(entry: Entry, notes: Sequence[Noted], *, is_over: bool) -> Entry:
                 left = {}
             case _:
                 pass
-    return replace(entry, event=event, keys=keys[-MOST_KEYS:], open=left, is_over=is_over or entry.is_over)
+    return replace(cursor, event=event, keys=keys[-MOST_KEYS:], open=left, is_over=is_over or cursor.is_over)
 
 
 def _open(asked: RequestAsked) -> OpenRequest:

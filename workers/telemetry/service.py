@@ -12,8 +12,8 @@ from temporalio.worker import Interceptor, WorkflowRunner
 
 from mandate.activities.providers.breaker import BreakerState
 from mandate.activities.stores.base import BlobStore
+from mandate.workers.telemetry.cursors import Cursors
 from mandate.workers.telemetry.headers import NoteInterceptor, TraceInterceptor
-from mandate.workers.telemetry.ledger import Ledger
 from mandate.workers.telemetry.metrics import Metrics
 from mandate.workers.telemetry.pipeline import Export, Pipeline
 from mandate.workers.telemetry.settings import INSTALL, TelemetryError, TelemetrySettings
@@ -41,13 +41,13 @@ class Telemetry:
         if settings.traces:
             self._export, self._close_exporter = _open_export()
         self.pipeline: Pipeline | None = None
-        self._ledger: Ledger | None = None
+        self._cursors: Cursors | None = None
 
     def open(self, store: BlobStore, identity: str) -> Sequence[Interceptor]:
         """Return the interceptors of the worker with this identity and store."""
         # People may give several workers one name.
-        self._ledger = Ledger(store, f"{identity}/{uuid.uuid4().hex[:8]}")
-        self.pipeline = Pipeline(self._ledger, self._find_end, export=self._export, metrics=self.metrics)
+        self._cursors = Cursors(store, f"{identity}/{uuid.uuid4().hex[:8]}")
+        self.pipeline = Pipeline(self._cursors, self._find_end, export=self._export, metrics=self.metrics)
         traces = [TraceInterceptor()] if self._settings.traces else []
         return [NoteInterceptor(self.pipeline.note), *traces]
 
@@ -69,7 +69,7 @@ class Telemetry:
         `agents` are the version and the effects of each, by name.
         """
         assert self.pipeline is not None
-        assert self._ledger is not None
+        assert self._cursors is not None
         if self.metrics is not None:
             self.metrics.begin(agents)
         if self._close_exporter is not None:
@@ -77,18 +77,18 @@ class Telemetry:
         stack.push_async_callback(self.pipeline.close)
         _keep_running(stack, self.pipeline.run())
         if self._settings.traces:
-            from mandate.workers.telemetry.stragglers import Stragglers  # noqa: PLC0415 - needs what spans need
+            from mandate.workers.telemetry.missed_runs import MissedRuns  # noqa: PLC0415 - needs what spans need
 
-            stragglers = Stragglers(
+            missed_runs = MissedRuns(
                 self._client,
                 self._queue,
-                self._ledger,
+                self._cursors,
                 self.pipeline,
                 workflows=workflows,
                 runner=runner,
                 interceptors=[marks],
             )
-            _keep_running(stack, stragglers.run())
+            _keep_running(stack, missed_runs.run())
         if self.metrics is not None:
             from mandate.workers.telemetry.gauges import Gauges  # noqa: PLC0415 - only with metrics
 
@@ -96,7 +96,7 @@ class Telemetry:
                 self.metrics,
                 self._client,
                 self._queue,
-                self._ledger,
+                self._cursors,
                 store,
                 breakers=breakers,
                 budgets=budgets,

@@ -12,9 +12,8 @@ from mandate.workflows.contracts.state import Edit
 from mandate.workflows.contracts.tool import TURN_LIMIT_BYTES, CallRequest, Effect, SignedApproval, Tool, ToolResult
 from mandate.workflows.loop.resolutions import ClosedRequest
 from mandate.workflows.loop.run import Run
-from mandate.workflows.rules import decisions, policy, recovery, redaction, totals, wording
+from mandate.workflows.rules import decisions, effects, policy, recovery, redaction, totals, wording
 from mandate.workflows.rules.plain_text import cut
-from mandate.workflows.rules.plans import written
 
 ASK_PERSON = "ask_person"
 
@@ -40,7 +39,7 @@ def build_request(run: Run, request_id: str, index: int, verdict: Verdict) -> Re
         question=question,
         options=tuple(map(str, options)) if isinstance(options, list) else (),
         reason=_reason(run, call, verdict) if question is None else f"the agent {run.state.agent.name!r} asks",
-        effect=str(written.find_effect(tool, call.arguments, run.state.agent.tool)),
+        effect=str(effects.find_effect(tool, call.arguments, run.state.agent.tool)),
         risk=tool.risk,
         tainted=run.state.tainted,
         step=run.state.step,

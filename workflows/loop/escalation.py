@@ -34,6 +34,11 @@ REASON_CHARACTERS = 1000
 """Longest reason of a request, and of a halt; a decision's comment may be longer."""
 
 
+def list_choices(*, has_result: bool) -> tuple[str, ...]:
+    """Return the choices on what has failed; what has no result cannot be accepted as it is."""
+    return tuple(choice for choice in CHOICES["escalation"] if has_result or choice != "accept")
+
+
 class Escalations:
     """Checks of what was done, and questions to people on how a run goes on that cannot by itself."""
 
@@ -126,9 +131,7 @@ class Escalations:
         lines += [f"done so far: {entry.call}" for entry in self._run.state.effects.last[-EFFECTS_SHOWN:]]
         if reply is not None and reply.text.strip():
             lines.append(f"its answer: {wording.shorten(reply.text, 1000)}")
-        choices = CHOICES["escalation"]
-        if not self._can_be_accepted(about, trouble, reply):
-            choices = tuple(choice for choice in choices if choice != "accept")
+        choices = list_choices(has_result=self._can_be_accepted(about, trouble, reply))
         if backtrack.can_go_back(self._run.state) and backtrack.find_fault(self._run.state, 1) is None:
             choices = (*choices[:-1], GO_BACK, choices[-1])
         request = self._ask("escalation", title=reason, reason=reason, evidence=tuple(lines), choices=choices)
@@ -172,9 +175,7 @@ class Escalations:
         """Ask how a plan goes on in which a step has failed; the request's id."""
         reason = f"step {ask.call} failed: {ask.reason}"
         lines = (*ask.tried, *(f"done so far: {entry.call}" for entry in self._run.state.effects.last[-EFFECTS_SHOWN:]))
-        choices = CHOICES["escalation"]
-        if not ask.has_output:
-            choices = tuple(choice for choice in choices if choice != "accept")
+        choices = list_choices(has_result=ask.has_output)
         return self._ask("escalation", title=reason, reason=reason, evidence=lines, choices=choices, plan_step=ask.step)
 
     def _can_be_accepted(self, about: str, trouble: Trouble, reply: ModelReply | None) -> bool:

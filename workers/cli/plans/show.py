@@ -113,9 +113,8 @@ async def _ask_head(call: Invocation, connection: Connection, record: Record) ->
     try:
         return (await answers.state(connection.client, name, run_id=record.run_id)).head
     except answers.NotAnswering as error:
-        queue = error.unserved
-        start = "" if queue is None else f"; start one with `{call.program} worker{connection.worker_options(queue)}`"
-        raise CliError(f"{name!r} does not tell how it stands: {error}{start}") from None
+        advice = connection.advise_worker(call.program, error.unserved)
+        raise CliError(f"{name!r} does not tell how it stands: {error}{advice}") from None
 
 
 def _draw(steps: list[StepResult]) -> Table:

@@ -1,6 +1,6 @@
 """Plans that models write: read from the arguments of a call, checked against what they may hold, and summed up."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from decimal import Decimal
 
 from pydantic import ValidationError
@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from mandate.workflows.contracts.base import JsonObject
 from mandate.workflows.contracts.faults import key_path
 from mandate.workflows.contracts.plan import MOST_ITEMS, PlanSpec, PlanStep
-from mandate.workflows.contracts.tool import RUN_PLAN, Effect, PlanTarget, PlanTerms, Tool
+from mandate.workflows.contracts.tool import PlanTarget, PlanTerms
 from mandate.workflows.rules import quantities, validation
 from mandate.workflows.rules.plans import faults, shares
 from mandate.workflows.rules.plans.targets import Target, Targets
@@ -60,18 +60,6 @@ def compute_facts(arguments: Mapping[str, object], terms: PlanTerms) -> JsonObje
         "tools": [*sorted({step.tool for step in plan.steps if step.tool is not None})],
         "cost_usd": float(sum((_find_cost(step, known) for step in plan.steps), Decimal(0))),
     }
-
-
-def find_effect(tool: Tool, arguments: Mapping[str, object], find_tool: Callable[[str], Tool | None]) -> Effect:
-    """Return the effect of a call as people are asked about it: of a plan, the strictest of the tools of its steps.
-
-    The call itself only starts the plan. What its agents may do is judged in their own runs.
-    """
-    named = arguments.get("tools")
-    if tool.name != RUN_PLAN or tool.child is None or not isinstance(named, list):
-        return tool.effect
-    found = [step.effect for name in named if isinstance(name, str) and (step := find_tool(name)) is not None]
-    return max((tool.effect, *found), key=tuple(Effect).index)
 
 
 def _find_cost(step: PlanStep, targets: Targets) -> Decimal:

@@ -11,7 +11,7 @@ import pytest
 from mandate.activities.stores.address import open_store
 from mandate.activities.stores.base import BlobStore
 from mandate.workers.telemetry import pipeline as module
-from mandate.workers.telemetry.ledger import CLAIM, Entry, Ledger
+from mandate.workers.telemetry.cursors import CLAIM, Cursor, Cursors
 from mandate.workers.telemetry.pipeline import Pipeline
 from mandate.workflows.contracts.telemetry import (
     Fact,
@@ -50,10 +50,10 @@ class Bench:
         async def find_end(workflow_id: str, run_id: str) -> str:
             return self.status
 
-        return Pipeline(Ledger(self.store, name), find_end, export=export)
+        return Pipeline(Cursors(self.store, name), find_end, export=export)
 
-    async def entry(self, run: str = "run-1") -> Entry:
-        return await Ledger(self.store, "reader").read(run)
+    async def cursor(self, run: str = "run-1") -> Cursor:
+        return await Cursors(self.store, "reader").read(run)
 
 
 @pytest.fixture
@@ -98,19 +98,19 @@ async def test_what_could_not_be_exported_is_kept_and_comes_with_what_follows(be
     await flush(worker)
 
     assert bench.sent == ["run", "model:1"]
-    assert (await bench.entry()).event == 9
+    assert (await bench.cursor()).event == 9
 
 
 async def test_another_worker_waits_for_a_claim_until_that_is_too_old(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await Ledger(bench.store, "killed").claim("run-1")
+    await Cursors(bench.store, "killed").claim("run-1")
     worker = bench.worker("a")
 
     await flush(worker, noted("run", 3))
     before = list(bench.sent)
     later = datetime.now(UTC) + CLAIM + timedelta(seconds=1)
-    monkeypatch.setattr("mandate.workers.telemetry.ledger._now", later.timestamp)
+    monkeypatch.setattr("mandate.workers.telemetry.cursors._now", later.timestamp)
     await flush(worker)
 
     assert (before, bench.sent) == ([], ["run"])
@@ -145,7 +145,7 @@ async def test_an_end_is_exported_once_the_server_says_so(
     await flush(bench.worker("a"), noted("run", 3), noted("end", 9, RunEnded("shop", "v", outcome)))
 
     assert bench.sent == (["run", "end"] if is_sent else ["run"])
-    assert (await bench.entry()).is_over is is_sent
+    assert (await bench.cursor()).is_over is is_sent
 
 
 async def test_an_end_that_did_not_come_to_be_is_forgotten(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,14 +162,14 @@ async def test_an_end_that_did_not_come_to_be_is_forgotten(bench: Bench, monkeyp
     assert bench.sent == ["end"]
 
 
-async def test_open_requests_are_in_the_ledger(bench: Bench) -> None:
+async def test_open_requests_are_at_the_cursor(bench: Bench) -> None:
     worker = bench.worker("a")
     asked = [RequestAsked("shop", f"r{number}", "approval", "d", "pay", 1, AT) for number in (1, 2)]
 
     await flush(worker, *(noted(f"request:{one.request}", 9, one) for one in asked))
     await flush(worker, noted("closed:r1", 15, RequestClosed("shop", "r1", "approval", "approved", AT)))
 
-    assert {name: one.asked_at for name, one in (await bench.entry()).open.items()} == {"r2": AT.timestamp()}
+    assert {name: one.asked_at for name, one in (await bench.cursor()).open.items()} == {"r2": AT.timestamp()}
 
 
 async def test_a_worker_with_too_much_leaves_whole_runs_to_their_histories(
@@ -182,5 +182,5 @@ async def test_a_worker_with_too_much_leaves_whole_runs_to_their_histories(
     await flush(worker, noted("c", 9, run="old"))
 
     assert bench.sent == ["a"]
-    assert (await bench.entry("old")).event == -1
-    assert (await bench.entry("new")).event == 3
+    assert (await bench.cursor("old")).event == -1
+    assert (await bench.cursor("new")).event == 3

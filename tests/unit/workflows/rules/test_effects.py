@@ -1,9 +1,9 @@
-"""Plans that models write, as people are told of them."""
+"""Effects of calls, as people are told of them."""
 
 import pytest
 
 from mandate.workflows.contracts.tool import RUN_PLAN, ChildAgent, Effect, Tool
-from mandate.workflows.rules.plans.written import find_effect
+from mandate.workflows.rules.effects import find_effect
 
 TOOLS = {
     name: Tool(name=name, source="python", effect=effect)

@@ -1,6 +1,6 @@
-"""Ledger of what was exported of each run, in the store that all workers share.
+"""Cursors of what was exported of each run, in the store that all workers share.
 
-A run's entry says up to which event its facts were exported. Before a worker exports some, it claims the entry; after
+A run's cursor says up to which event its facts were exported. Before a worker exports some, it claims the cursor; after
 that, it writes how far it came. Entries are few bytes, and are changed by compare-and-set.
 """
 
@@ -25,8 +25,8 @@ class OpenRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
-    """Entry of one run, or of a duty that one worker has for all."""
+class Cursor:
+    """Cursor of one run, or of a duty that one worker has for all."""
 
     number: int = 0
     """Changes with each write."""
@@ -59,7 +59,7 @@ class Entry:
         return json.dumps({name: value for name, value in content.items() if value}).encode()
 
     @classmethod
-    def from_bytes(cls, content: bytes) -> "Entry":
+    def from_bytes(cls, content: bytes) -> "Cursor":
         held = json.loads(content)
         return cls(
             number=held.get("number", 0),
@@ -73,36 +73,36 @@ class Entry:
         )
 
 
-class Ledger:
+class Cursors:
     """Entries of runs in one store, as one worker sees and changes them."""
 
     def __init__(self, store: BlobStore, worker: str) -> None:
         self._store = store
         self._worker = worker
 
-    async def read(self, name: str) -> Entry:
-        """Return an entry; an empty one where there is none.
+    async def read(self, name: str) -> Cursor:
+        """Return a cursor; an empty one where there is none.
 
         Raises:
             StoreUnavailable: the store did not answer.
         """
         content = await self._store.session(_key(name))
-        return Entry.from_bytes(content) if content is not None else Entry()
+        return Cursor.from_bytes(content) if content is not None else Cursor()
 
-    async def claim(self, name: str, known: Entry | None = None) -> Entry | None:
-        """Claim an entry, and return it as it then is; `None` while another worker has it."""
-        entry = known if known is not None else await self.read(name)
-        if not entry.is_free(self._worker):
+    async def claim(self, name: str, known: Cursor | None = None) -> Cursor | None:
+        """Claim a cursor, and return it as it then is; `None` while another worker has it."""
+        cursor = known if known is not None else await self.read(name)
+        if not cursor.is_free(self._worker):
             return None
         until = _now() + CLAIM.total_seconds()
-        return await self._write(name, replace(entry, claimed_by=self._worker, claimed_until=until))
+        return await self._write(name, replace(cursor, claimed_by=self._worker, claimed_until=until))
 
-    async def release(self, name: str, entry: Entry) -> Entry | None:
-        """Write an entry that this worker has claimed, and let it go; `None` if another one has taken it meanwhile."""
-        return await self._write(name, replace(entry, claimed_by="", claimed_until=0.0))
+    async def release(self, name: str, cursor: Cursor) -> Cursor | None:
+        """Write a cursor that this worker has claimed, and let it go; `None` if another one has taken it meanwhile."""
+        return await self._write(name, replace(cursor, claimed_by="", claimed_until=0.0))
 
-    async def _write(self, name: str, entry: Entry) -> Entry | None:
-        written = replace(entry, number=entry.number + 1)
+    async def _write(self, name: str, cursor: Cursor) -> Cursor | None:
+        written = replace(cursor, number=cursor.number + 1)
         is_ours = await self._store.swap_session(_key(name), written.number, written.to_bytes())
         return written if is_ours else None
 

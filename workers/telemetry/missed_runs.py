@@ -1,8 +1,8 @@
 """Runs that ended before their facts were exported: their workers were killed, and nobody replays what has ended.
 
-One worker at a time looks through the runs that have ended since the last look, and replays those whose end is not in
-the ledger. A replay notes all facts again, and the pipeline exports those that are missing. A run that was terminated
-or timed out has no end that its workflow code could note, so it gets one here.
+One worker at a time looks through the runs that have ended since the last look, and replays those whose end no
+cursor has passed. A replay notes all facts again, and the pipeline exports those that are missing. A run that was
+terminated or timed out has no end that its workflow code could note, so it gets one here.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from temporalio.service import RPCError
 from temporalio.worker import Interceptor, WorkflowRunner
 
 from mandate.activities.stores.base import StoreUnavailable
-from mandate.workers.telemetry.ledger import Ledger
+from mandate.workers.telemetry.cursors import Cursors
 from mandate.workers.telemetry.pipeline import Pipeline
 from mandate.workers.telemetry.replays import replay_facts
 from mandate.workflows.contracts.run import AGENT_WORKFLOW, PLAN_WORKFLOW
@@ -30,19 +30,19 @@ SETTLED = timedelta(seconds=5)
 OVERLAP = timedelta(minutes=2)
 """How far each look goes back behind the one before: lists of runs lag behind."""
 MOST_AT_ONCE = 200
-DUTY = "stragglers"
+DUTY = "missed_runs"
 
 UNTOLD = {WorkflowExecutionStatus.TERMINATED: "terminated", WorkflowExecutionStatus.TIMED_OUT: "timed_out"}
 
 
-class Stragglers:
+class MissedRuns:
     """Search for runs of one task queue whose end is not exported."""
 
     def __init__(
         self,
         client: Client,
         task_queue: str,
-        ledger: Ledger,
+        cursors: Cursors,
         pipeline: Pipeline,
         *,
         workflows: Sequence[type],
@@ -53,7 +53,7 @@ class Stragglers:
         self._client = client
         self._duty = f"{DUTY}/{client.namespace}/{task_queue}"
         self._queue = task_queue
-        self._ledger = ledger
+        self._cursors = cursors
         self._pipeline = pipeline
         self._workflows = workflows
         self._runner = runner
@@ -71,7 +71,7 @@ class Stragglers:
 
     async def look(self) -> None:
         """Export what is missing of the runs that have ended since the last look."""
-        duty = await self._ledger.claim(self._duty)
+        duty = await self._cursors.claim(self._duty)
         if duty is None:
             return
         now = datetime.now(UTC)
@@ -88,7 +88,7 @@ class Stragglers:
                 reached = min(reached, run.close_time)
         if len(self._over) > 100_000:
             self._over.clear()
-        await self._ledger.release(self._duty, replace(duty, mark=max(since, reached).isoformat()))
+        await self._cursors.release(self._duty, replace(duty, mark=max(since, reached).isoformat()))
 
     async def _list_ended(self, since: datetime) -> list[WorkflowExecution]:
         query = (
@@ -105,8 +105,8 @@ class Stragglers:
 
     async def _export(self, run: WorkflowExecution) -> bool:
         """Export what is missing of a run; return whether it is done."""
-        entry = await self._ledger.read(run.run_id)
-        if not entry.is_over:
+        cursor = await self._cursors.read(run.run_id)
+        if not cursor.is_over:
             notes = await self._replay(run)
             if notes is None:
                 self._over.add(run.run_id)
