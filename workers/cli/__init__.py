@@ -2,24 +2,14 @@
 
 root_options: options of every verb
 run: `mandate run`
-watch: lines of a run
 show: `mandate show`
-run_text: run in words, and its exit code
-run_tree: tree of runs, drawn
-run_file: page of a run, as a file
-timeline_bars: time line of a run, as bars
-token_bars: tokens of each step, as bars
+runs: runs on a terminal
 stats: `mandate stats`
 inbox: `mandate inbox`
-entitled: requests of a person
-request_names: names of requests
-request_text: requests in words
+requests: requests to people on a terminal
 decide: `approve`, `reject`, `decide`, `answer`
-decisions: decisions looked up and sent
 limits: limits of runs as options
-edit: other arguments for a call
 chat: `mandate chat`, sessions
-live_text: text of a model as it comes
 control: `steer`, `pause`, `resume`, `stop`
 plan: `mandate plan`
 plans: steps of plans in words

@@ -18,13 +18,15 @@ from rich.text import Text
 from temporalio.service import RPCError, RPCStatusCode
 
 from mandate.activities import private_files
-from mandate.workers.cli import identity, live_text, own_worker, prompts, request_text
+from mandate.workers.cli import identity, own_worker, prompts
 from mandate.workers.cli.connection import Connection, connected, note_start
 from mandate.workers.cli.errors import DONE, ENDED_OTHERWISE, CliError
 from mandate.workers.cli.options import Invocation, verb
+from mandate.workers.cli.requests import text as request_text
 from mandate.workers.cli.run import demand_id
+from mandate.workers.cli.runs import live_text
+from mandate.workers.cli.runs.watch import call_line
 from mandate.workers.cli.unserved import note_unserved
-from mandate.workers.cli.watch import call_line
 from mandate.workers.client import answers, sessions
 from mandate.workers.client.answers import NotAnswering, Unknown
 from mandate.workers.client.client import AgentClient

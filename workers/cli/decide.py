@@ -6,13 +6,13 @@ from typing import Annotated, Any
 import typer
 from pydantic import JsonValue
 
-from mandate.workers.cli import decisions
-from mandate.workers.cli import edit as cli_edit
 from mandate.workers.cli.connection import connected, note_start
-from mandate.workers.cli.decisions import DecisionOptions
 from mandate.workers.cli.errors import CliError
 from mandate.workers.cli.limits import read_limits
 from mandate.workers.cli.options import Invocation, verb
+from mandate.workers.cli.requests import decisions
+from mandate.workers.cli.requests import edit as cli_edit
+from mandate.workers.cli.requests.decisions import DecisionOptions
 
 RAISE = "raise"
 

@@ -7,12 +7,13 @@ from typing import Annotated, get_args
 
 import typer
 
-from mandate.workers.cli import identity, request_names
+from mandate.workers.cli import identity
 from mandate.workers.cli.connection import ELSEWHERE, Connection, connected, elsewhere, note_start
 from mandate.workers.cli.errors import CliError
 from mandate.workers.cli.options import Invocation, verb
 from mandate.workers.cli.output import Output, print_table
-from mandate.workers.cli.request_text import remaining, waits_for
+from mandate.workers.cli.requests import names as request_names
+from mandate.workers.cli.requests.text import remaining, waits_for
 from mandate.workers.client.answers import Unknown
 from mandate.workers.client.inbox import Inbox, read_inbox
 from mandate.workers.client.trees import Place, find_place
@@ -137,7 +138,7 @@ def _of(rows: Sequence[Row], call: Invocation, connection: Connection, by: str |
     """Return those that the person who calls may decide on, as the file of people here says."""
     person = identity.person(connection.settings, by)
     identity.announce(call.out, person)
-    from mandate.workers.cli.entitled import read_entitled  # noqa: PLC0415 - only --mine reads the people
+    from mandate.workers.cli.requests.entitled import read_entitled  # noqa: PLC0415 - only --mine reads the people
 
     entitled, note = read_entitled(connection.settings, person.name, groups=(group,) if group else ())
     if note is not None:

@@ -15,12 +15,13 @@ from temporalio.client import WorkflowHandle
 from temporalio.service import RPCError
 
 from mandate.activities.text_files import UnreadableText, decode_text
-from mandate.workers.cli import identity, own_worker, run_text, tokens
+from mandate.workers.cli import identity, own_worker, tokens
 from mandate.workers.cli.connection import Connection, connected, note_start
 from mandate.workers.cli.errors import CliError
 from mandate.workers.cli.limits import LIMITS, read_limits
 from mandate.workers.cli.options import Invocation, verb
-from mandate.workers.cli.watch import follow
+from mandate.workers.cli.runs import text as run_text
+from mandate.workers.cli.runs.watch import follow
 from mandate.workers.client.client import AgentClient
 from mandate.workers.client.earlier_run import UsedId
 from mandate.workers.client.start_requests import new_workflow_id

@@ -9,17 +9,7 @@ from rich.text import Text
 
 from mandate.activities.stores.base import StoreUnavailable
 from mandate.activities.transcript.blobs import BlobCorrupted
-from mandate.workers.cli import (
-    decisions,
-    request_names,
-    request_text,
-    run_file,
-    run_text,
-    run_tree,
-    timeline_bars,
-    token_bars,
-    unserved,
-)
+from mandate.workers.cli import unserved
 from mandate.workers.cli.connection import Connection, connected, elsewhere, note_start
 from mandate.workers.cli.errors import CliError
 from mandate.workers.cli.inbox import entry
@@ -27,7 +17,14 @@ from mandate.workers.cli.options import Invocation, verb
 from mandate.workers.cli.output import Output, print_table
 from mandate.workers.cli.plans import text as plan_text
 from mandate.workers.cli.plans.text import StepNarrator
+from mandate.workers.cli.requests import decisions
+from mandate.workers.cli.requests import names as request_names
+from mandate.workers.cli.requests import text as request_text
 from mandate.workers.cli.run import watch
+from mandate.workers.cli.runs import page_file as run_file
+from mandate.workers.cli.runs import text as run_text
+from mandate.workers.cli.runs import timeline_bars, token_bars
+from mandate.workers.cli.runs import tree as run_tree
 from mandate.workers.client import trees
 from mandate.workers.client.answers import Unknown
 from mandate.workers.client.decisions import why_not_open

@@ -7,11 +7,12 @@ import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mandate.workers.cli import prompts, request_text, shell_commands
+from mandate.workers.cli import prompts, shell_commands
 from mandate.workers.cli.connection import Connection
 from mandate.workers.cli.errors import ENDED_OTHERWISE, CliError
 from mandate.workers.cli.paragraphs import Lines
 from mandate.workers.cli.prompts import Answer
+from mandate.workers.cli.requests import text as request_text
 from mandate.workers.client import messages
 from mandate.workers.examples.shop_books import Evidence, read_books
 from mandate.workers.history.events import Happening, MessageReceived, RequestOpened

@@ -12,7 +12,7 @@ from mandate.workers.cli.errors import CliError
 from mandate.workers.cli.options import seconds
 from mandate.workers.cli.output import Output
 from mandate.workers.cli.run import read_input
-from mandate.workers.cli.run_text import exit_code, shown
+from mandate.workers.cli.runs.text import exit_code, shown
 from mandate.workers.history.events import RunEnded
 from mandate.workers.main import VERBS, load_verb, main, wants_json
 from tests.support.mcp_peer import BARE_COMMAND

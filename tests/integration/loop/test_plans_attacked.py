@@ -12,7 +12,7 @@ from temporalio.client import Client, WorkflowHandle
 from temporalio.worker import Worker
 
 from mandate.activities.files import FileError
-from mandate.workers.cli import request_text
+from mandate.workers.cli.requests import text as request_text
 from mandate.workflows.contracts.plan import PlanResult
 from mandate.workflows.loop import run
 from tests.support.agents import ALLOW_ALL, REQUESTER, Site, new_site, results_told, texts_told

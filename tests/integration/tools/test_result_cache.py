@@ -13,7 +13,7 @@ from temporalio.api.history.v1 import HistoryEvent
 from temporalio.client import Client, WorkflowHandle
 
 from mandate.workers.cli.output import Output
-from mandate.workers.cli.run_text import print_message
+from mandate.workers.cli.runs.text import print_message
 from mandate.workers.history.local_activities import MARKER, read_local_activity
 from mandate.workers.history.record import conversation, read_record
 from mandate.workflows.contracts.run import Progress

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from pydantic import JsonValue
 
-from mandate.workers.cli import edit
 from mandate.workers.cli.errors import CliError
+from mandate.workers.cli.requests import edit
 from mandate.workers.cli.run import read_input
 from mandate.workers.cli.validation.call import judge_call
 

@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from mandate.activities.context.sizes import measure_agent
-from mandate.workers.cli import token_bars
+from mandate.workers.cli.runs import token_bars
 from mandate.workers.history.token_use import PARTS, StepTokens, TokenMeter
 from mandate.workflows.contracts.agent import PinnedAgent
 from mandate.workflows.contracts.budget import Budget

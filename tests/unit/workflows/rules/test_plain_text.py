@@ -25,8 +25,9 @@ from mandate.activities.channels.webhook import build_body
 from mandate.activities.notification import _make_readable
 from mandate.activities.toolbox.mcp.transport import Stderr
 from mandate.activities.toolbox.redaction import SecretValues
-from mandate.workers.cli import edit, output
+from mandate.workers.cli import output
 from mandate.workers.cli.output import print_table
+from mandate.workers.cli.requests import edit
 from mandate.workers.converter import data_converter
 from mandate.workers.telemetry import logs as telemetry
 from mandate.workflows.contracts.request import NotifyRequest

@@ -10,10 +10,13 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from mandate.workers.cli import edit, identity, prompts, request_names, request_text, tokens
+from mandate.workers.cli import identity, prompts, tokens
 from mandate.workers.cli.connection import Connection, elsewhere
 from mandate.workers.cli.errors import DONE, ENDED_OTHERWISE, CliError
 from mandate.workers.cli.options import Invocation
+from mandate.workers.cli.requests import edit
+from mandate.workers.cli.requests import names as request_names
+from mandate.workers.cli.requests import text as request_text
 from mandate.workers.client import answers, decisions
 from mandate.workers.client.decisions import Found, SentDecision, Target
 from mandate.workers.history.record import read_arguments

@@ -12,10 +12,11 @@ from rich.status import Status
 from rich.text import Text
 from temporalio.service import RPCError
 
-from mandate.workers.cli import live_text, request_text
 from mandate.workers.cli.connection import Connection
 from mandate.workers.cli.output import Output
 from mandate.workers.cli.plans.live import LiveSteps
+from mandate.workers.cli.requests import text as request_text
+from mandate.workers.cli.runs import live_text
 from mandate.workers.cli.unserved import find_waiting
 from mandate.workers.client.diagnosis import RETRY_CHARACTERS, diagnose_described, find_retry
 from mandate.workers.client.streams import StreamEvent

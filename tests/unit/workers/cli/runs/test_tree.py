@@ -5,7 +5,7 @@ from decimal import Decimal
 import pytest
 
 from mandate.workers.cli.output import Output
-from mandate.workers.cli.run_tree import draw_tree
+from mandate.workers.cli.runs.tree import draw_tree
 from mandate.workers.history.tree import TreeRun
 from mandate.workflows.contracts.model import Usage
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from mandate.workers.cli import request_names
 from mandate.workers.cli.errors import CliError
-from mandate.workers.cli.request_names import Numbered, Target
+from mandate.workers.cli.requests import names as request_names
+from mandate.workers.cli.requests.names import Numbered, Target
 
 AT = datetime(2026, 11, 2, 9, 0, tzinfo=UTC)
 INBOX = Numbered("namespace-id default", "namespace 'default' at here:1", AT, (("wf", "r1", "d1"), ("a:b", "r2", "d2")))

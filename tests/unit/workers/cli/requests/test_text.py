@@ -5,10 +5,11 @@ from typing import Any
 import pytest
 
 from mandate.activities.people.directory import People
-from mandate.workers.cli import identity, request_text
-from mandate.workers.cli.entitled import read_entitled
+from mandate.workers.cli import identity
 from mandate.workers.cli.errors import CliError
 from mandate.workers.cli.output import Output
+from mandate.workers.cli.requests import text as request_text
+from mandate.workers.cli.requests.entitled import read_entitled
 from mandate.workers.client.entitlement import Entitled
 from mandate.workers.settings import Settings
 from mandate.workflows.contracts.people import PeopleSpec

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import JsonValue
 
-from mandate.workers.cli import edit
 from mandate.workers.cli.errors import CliError
+from mandate.workers.cli.requests import edit
 from mandate.workflows.rules import redaction
 
 CALL: dict[str, JsonValue] = {

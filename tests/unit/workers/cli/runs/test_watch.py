@@ -2,7 +2,7 @@
 
 import pytest
 
-from mandate.workers.cli.watch import call_line
+from mandate.workers.cli.runs.watch import call_line
 from mandate.workers.history.events import Call
 from mandate.workflows.contracts.question import ServerQuestion, ServerQuestions
 from mandate.workflows.contracts.tool import CallRequest, ToolResult

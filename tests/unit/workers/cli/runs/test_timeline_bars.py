@@ -8,7 +8,7 @@ import pytest
 from rich.cells import cell_len
 
 from mandate.workers.cli.output import Output
-from mandate.workers.cli.timeline_bars import ROWS, print_timeline
+from mandate.workers.cli.runs.timeline_bars import ROWS, print_timeline
 from mandate.workers.history.timeline import Timeline
 from tests.support.timelines import at, bar, timeline
 

@@ -9,8 +9,8 @@ from pydantic import JsonValue, ValidationError
 from rich.text import Text
 
 from mandate.workers.cli.connection import Connection
-from mandate.workers.cli.edit import as_yaml
 from mandate.workers.cli.output import Output
+from mandate.workers.cli.requests.edit import as_yaml
 from mandate.workers.client.decisions import Target
 from mandate.workflows.contracts.request import Need, OpenRequests, Request
 from mandate.workflows.contracts.tool import RUN_PLAN
